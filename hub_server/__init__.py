@@ -1,0 +1,1 @@
+"""The hub: where operators invite, see and reach private clusters. Empty until the hub and edge exist."""

@@ -1,0 +1,1 @@
+"""What happens to packets in bulk: rows of a slab, sealed, opened, split and merged. Knows no peers, no timers, no handshake."""

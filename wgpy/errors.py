@@ -1,0 +1,129 @@
+"""The words for everything that can go wrong.
+
+    WgpyError
+    ├── ConfigError (also ValueError)   you: a document or value is wrong; carries the path of the field
+    ├── LocalProtocolError              you: a verb used against its contract
+    ├── HandshakeTimeout                they: no valid response within REKEY_ATTEMPT_TIME
+    ├── DeviceError (also OSError)      the system: no TUN, no permission, address in use
+    └── TunnelClosed                    the tunnel ended while you were waiting
+
+    BadPacket(reason: DropReason)       inside the core only; becomes a counter, never reaches a caller
+
+Outside trio's own errors and OSError with an errno for dialling, nothing else leaves the library. Messages say what was
+wrong, with which value, and what to do about it. They never contain key material.
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = [
+    "BadPacket",
+    "ConfigError",
+    "DeviceError",
+    "DropReason",
+    "HandshakeTimeout",
+    "LocalProtocolError",
+    "TunnelClosed",
+    "WgpyError",
+]
+
+
+class WgpyError(Exception):
+    """Root of every error that wgpy raises on purpose."""
+
+
+class ConfigError(WgpyError, ValueError):
+    """A configuration document or value is wrong.
+
+    Attributes:
+        field: path of the offending field, such as ``Peer[2].AllowedIPs`` or ``PrivateKey``; empty if none applies.
+        line: line of the document, counted from 1, or None where there is no document.
+        column: column of the document, counted from 1, or None.
+    """
+
+    def __init__(self, message: str, *, field: str = "", line: int | None = None, column: int | None = None) -> None:
+        """Say what is wrong and how to mend it; never include a secret value in `message`."""
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        """One line: where, which field, what."""
+        where = "" if self.line is None else f"line {self.line}, column {self.column or 1}: "
+        field = f"{self.field}: " if self.field else ""
+        return f"{where}{field}{self.message}"
+
+
+class LocalProtocolError(WgpyError):
+    """A verb was used against its contract: unknown peer, slab sealed twice, time running backwards."""
+
+
+class HandshakeTimeout(WgpyError):
+    """No valid response arrived within REKEY_ATTEMPT_TIME (whitepaper 6.4)."""
+
+
+class DeviceError(WgpyError, OSError):
+    """The system refused: no TUN device, no permission, address in use. `errno` is set where the system gave one."""
+
+
+class TunnelClosed(WgpyError):
+    """The tunnel ended while somebody was waiting for it."""
+
+
+class DropReason(enum.Enum):
+    """One member per way to refuse a packet. Silence towards the network, never towards the operator."""
+
+    # On arrival, before any key is touched (whitepaper 5.4).
+    UNKNOWN_TYPE = "unknown message type or nonzero reserved bytes"
+    WRONG_LENGTH = "length does not fit the message type"
+    INTERFACE_DOWN = "the interface is down or has no private key"
+    # Handshake messages.
+    INVALID_MAC1 = "mac1 is wrong"
+    INVALID_MAC2 = "under load, and mac2 is missing or wrong: a cookie reply was sent"
+    RATE_LIMITED = "under load, and the source used up its tokens"
+    HANDSHAKE_QUEUE_FULL = "too many handshake messages are waiting"
+    LOW_ORDER_POINT = "a Diffie-Hellman result is all zero"
+    HANDSHAKE_UNDECRYPTABLE = "a handshake field failed authentication"
+    UNKNOWN_PEER = "the initiator's public key belongs to no peer"
+    REPLAYED_TIMESTAMP = "the initiation is not newer than the last one"
+    INITIATION_FLOOD = "a second initiation within 20 ms"
+    NO_SUCH_HANDSHAKE = "the response answers no handshake that waits for one"
+    COOKIE_UNEXPECTED = "a cookie reply that answers nothing sent last"
+    COOKIE_UNDECRYPTABLE = "a cookie reply that failed authentication"
+    # Transport data, after the receiver index.
+    UNKNOWN_INDEX = "no session owns the receiver index"
+    SESSION_EXPIRED = "the session is older than REJECT_AFTER_TIME"
+    COUNTER_EXHAUSTED = "the counter is at or above REJECT_AFTER_MESSAGES"
+    INVALID_TAG = "the authentication tag is wrong"
+    REPLAYED_COUNTER = "the counter was seen before or is too old"
+    # Inner packets, after authentication.
+    INNER_MALFORMED = "the inner packet is not a whole IPv4 or IPv6 packet"
+    DISALLOWED_SOURCE = "the inner source address is not this peer's"
+    INNER_ECN = "outer congestion mark on an inner packet that cannot carry it"
+    # Outbound.
+    NO_PEER_FOR_DESTINATION = "no peer has the destination in its AllowedIPs"
+    NO_ENDPOINT = "the peer has no endpoint yet"
+    STAGING_OVERFLOW = "too many packets wait for a session: the oldest was dropped"
+    STAGING_FLUSHED = "staged packets given up with the handshake or the interface"
+    DATAGRAM_TOO_LARGE = "the sealed datagram would not fit into UDP"
+    NO_SOCKET_FOR_FAMILY = "no socket for the endpoint's address family"
+    SEND_FAILED = "the system refused to send the datagram"
+    # TUN device.
+    BAD_OFFLOAD_HEADER = "a packet from the TUN device with an impossible offload header"
+    TUN_WRITE_FAILED = "the TUN device refused the packet"
+
+
+class BadPacket(Exception):
+    """Bytes from the network are not acceptable. Stays inside the core and becomes a counter.
+
+    Attributes:
+        reason: which counter.
+    """
+
+    def __init__(self, reason: DropReason) -> None:
+        """Carry the reason to whoever counts."""
+        super().__init__(reason.value)
+        self.reason = reason

@@ -1,0 +1,1 @@
+"""The sans-IO engine: many peers behind one port; datagrams, packets and the time in, datagrams, packets and events out."""

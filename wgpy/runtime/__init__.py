@@ -1,0 +1,1 @@
+"""The trio shell: the only nursery, the only clock, the only logger."""
