@@ -1,0 +1,634 @@
+"""The engine: many peers behind one port. Datagrams, packets and the time in; datagrams, packets and events out.
+
+    packets   -> send_slabs       -> AllowedIPs of the destination -> Peer.send      -> datagrams_to_send
+    datagrams -> receive_batches  -> receiver index -> Peer.receive -> AllowedIPs of the source -> packets_to_deliver
+              -> (handshake)      -> HandshakeDoor  -> Peer.answer, Peer.complete    -> datagrams_to_send
+    time      -> handle_timer     -> Peer.expire                                     -> datagrams_to_send
+
+It opens no socket, asks no clock and draws no randomness by itself: the same calls give the same bytes. Data from the
+network never raises; whatever is refused is counted under a `DropReason`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+
+from wgpy.constants import (
+    COOKIE_REPLY_SIZE,
+    DEFAULT_MTU,
+    HANDSHAKES_PER_CALL,
+    ICMP_ERRORS_PER_SECOND,
+    INITIATION_SIZE,
+    MAX_MTU,
+    MAX_PEERS,
+    MESSAGE_COOKIE_REPLY,
+    MESSAGE_INITIATION,
+    MESSAGE_RESPONSE,
+    MESSAGE_TRANSPORT,
+    RESPONSE_SIZE,
+    TRANSPORT_OVERHEAD,
+)
+from wgpy.dataplane import ecn, inner, transport
+from wgpy.dataplane.slab import Slab
+from wgpy.errors import BadPacket, ConfigError, DropReason, LocalProtocolError
+from wgpy.keys import PresharedKey, PublicKey
+from wgpy.noise import handshake
+from wgpy.protocol.allowedips import AllowedIPs
+from wgpy.protocol.datagrams import DatagramBatch
+from wgpy.protocol.deadlines import DeadlineHeap
+from wgpy.protocol.door import HandshakeDoor
+from wgpy.protocol.events import UnknownPeer
+from wgpy.protocol.peer import Peer
+from wgpy.protocol.shared import Shared
+from wgpy.protocol.statistics import EngineStatistics
+from wgpy.protocol.timers import NEVER
+from wgpy.uapi import DeviceState, DeviceUpdate, PeerState, PeerUpdate
+from wgpy.wire import icmp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
+    from wgpy.keys import PrivateKey
+    from wgpy.noise.keypair import Keypair
+    from wgpy.protocol.events import Event
+
+__all__ = ["Engine"]
+
+_TRANSPORT_HEAD: Final = MESSAGE_TRANSPORT.to_bytes(4, "little")
+# Handshake messages: type as it stands in the datagram, reserved bytes included (trap T1), to the one size it may have.
+_SIZE_OF: Final = {
+    MESSAGE_INITIATION.to_bytes(4, "little"): INITIATION_SIZE,
+    MESSAGE_RESPONSE.to_bytes(4, "little"): RESPONSE_SIZE,
+    MESSAGE_COOKIE_REPLY.to_bytes(4, "little"): COOKIE_REPLY_SIZE,
+}
+# Peers woken per call: ten thousand that shake hands at the same moment must not stall transport for a second.
+_PEERS_PER_CALL: Final = 64
+# RFC 3168: congestion experienced, and the two marks that say a packet can carry it.
+_ECN_OF_INTEREST: Final = (0b01, 0b11)
+
+
+class Engine:
+    """One WireGuard interface without I/O.
+
+    Every verb that takes `now` wants it to grow. Slabs and batches that come out are views into the buffers that went in:
+    use them before the buffers are used again.
+
+    Attributes:
+        listen_port: for the owner of the sockets; the engine only reports it.
+        fwmark: likewise.
+    """
+
+    def __init__(
+        self,
+        config: InterfaceConfig,
+        *,
+        random: Callable[[int], bytes],
+        wall_clock: Callable[[], float],
+        keylog: Callable[[str], None] | None = None,
+        mtu: int = DEFAULT_MTU,
+        is_up: bool = True,
+        copies_ecn: bool = True,
+        last_timestamp: bytes = b"",
+    ) -> None:
+        """Take a configuration and the world.
+
+        Args:
+            config: keys and peers; endpoints must be addresses, not names.
+            random: returns that many unpredictable octets, such as `secrets.token_bytes`.
+            wall_clock: Unix seconds; for handshake timestamps and `last_handshake_time` only.
+            keylog: called with one line per handshake secret, in Wireshark's format.
+            mtu: of the interface.
+            is_up: whether the interface is up; a persistent keepalive leaves at the first `handle_timer` then.
+            copies_ecn: mark handshakes AF41 and let congestion marks cross the tunnel (RFC 6040).
+            last_timestamp: the `greatest_timestamp` of an earlier run: handshakes succeed even if the clock went back.
+
+        Raises:
+            ConfigError: an endpoint is a name, or there are too many peers.
+        """
+        self._shared = Shared(
+            random=random,
+            wall_clock=wall_clock,
+            keylog=keylog,
+            mtu=min(mtu, MAX_MTU),
+            is_up=is_up,
+            copies_ecn=copies_ecn,
+            last_timestamp=last_timestamp,
+        )
+        self._shared.private_key = config.private_key
+        self._peers: dict[PublicKey, Peer] = {}
+        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
+        self._deadlines: DeadlineHeap[Peer] = DeadlineHeap()
+        self._door = HandshakeDoor(self._shared)
+        self._now = -NEVER
+        self._icmp_credit = float(ICMP_ERRORS_PER_SECOND)
+        self._icmp_credited_at = -NEVER
+        self.listen_port = config.listen_port
+        self.fwmark = config.fwmark
+        for peer_config in config.peers:
+            self.add_peer(peer_config, self._now)
+
+    # --- packets in --------------------------------------------------------------------------------------------------
+
+    def send_slabs(self, slabs: Sequence[Slab], now: float) -> None:
+        """Seal packets for whoever owns their destination, or stage them until there is a session.
+
+        Args:
+            slabs: unsealed; the rows of one slab share their destination.
+            now: engine time.
+        """
+        self._advance(now)
+        if not self._shared.is_up or self._shared.private_key is None:
+            self._shared.drop(DropReason.INTERFACE_DOWN, sum(slab.count for slab in slabs))
+            return
+        lookup = self._allowed_ips.lookup
+        peer: Peer | None = None
+        run: list[Slab] = []
+        count = 0
+        # Neighbours for one peer are sealed together: numpy and the cipher are paid per run.
+        for slab in slabs:
+            owner = lookup(slab.destination)
+            if owner is not peer or (owner is None and run):
+                self._send_run(peer, run, count, now)
+                run, count = [], 0
+                peer = owner
+            run.append(slab)
+            count += slab.count
+        self._send_run(peer, run, count, now)
+
+    def send_slab(self, slab: Slab, now: float) -> None:
+        """`send_slabs` with one."""
+        self.send_slabs((slab,), now)
+
+    def send_packet(self, packet: bytes | bytearray | memoryview, now: float) -> None:
+        """`send_slabs` with one IP packet, which is copied and padded."""
+        if inner.is_malformed(packet):
+            self._advance(now)
+            self._shared.drop(DropReason.INNER_MALFORMED)
+            return
+        self.send_slabs((Slab.of_packet(packet, self._shared.mtu),), now)
+
+    def _send_run(self, peer: Peer | None, run: list[Slab], count: int, now: float) -> None:
+        if not run:
+            return
+        if peer is None:
+            self._shared.drop(DropReason.NO_PEER_FOR_DESTINATION, count)
+        elif peer.endpoint is None:
+            peer.drop(DropReason.NO_ENDPOINT, count)
+        else:
+            peer.send(run, count, now)
+            self._schedule(peer)
+            return
+        for slab in run:
+            self._answer_unreachable(slab, now)
+
+    def _answer_unreachable(self, slab: Slab, now: float) -> None:
+        """Tell the sender at once that nobody is there, instead of letting it wait (RFC 1122 3.2.2, RFC 4443 2.4)."""
+        self._icmp_credit = min(
+            float(ICMP_ERRORS_PER_SECOND),
+            self._icmp_credit + max(0.0, now - self._icmp_credited_at) * ICMP_ERRORS_PER_SECOND,
+        )
+        self._icmp_credited_at = now
+        if self._icmp_credit < 1:
+            return
+        answer = icmp.host_unreachable(bytes(next(iter(slab))))
+        if answer is not None:
+            self._icmp_credit -= 1
+            self._shared.inbox.append(Slab.of_packet(answer, self._shared.mtu))
+
+    # --- datagrams in ------------------------------------------------------------------------------------------------
+
+    def receive_batches(self, batches: Iterable[DatagramBatch], now: float) -> None:
+        """Take what the sockets had; transport data is opened in place.
+
+        Args:
+            batches: in order of arrival, in writable buffers.
+            now: engine time.
+        """
+        self._advance(now)
+        if not self._shared.is_up or self._shared.private_key is None:
+            self._shared.drop(DropReason.INTERFACE_DOWN, sum(batch.count for batch in batches))
+            return
+        lookup = self._shared.indices.lookup
+        owner: tuple[Peer, Keypair | None] | None = None
+        outer_ecn = 0
+        slabs: list[Slab] = []
+        arrivals: list[DatagramBatch] = []
+        for batch in batches:
+            for run in transport.runs_untrusted(batch.buffer, batch.start, batch.length, batch.segment_size):
+                head = run.head
+                if head[:4] != _TRANSPORT_HEAD or run.size < TRANSPORT_OVERHEAD:
+                    for message in run:
+                        self._receive_message(bytes(message), batch)
+                    continue
+                found = lookup(head[4:])
+                if found is not owner or batch.tos & 0b11 != outer_ecn:
+                    if slabs:
+                        self._receive_transport(owner, slabs, arrivals, outer_ecn, now)
+                        slabs, arrivals = [], []
+                    owner = found
+                    outer_ecn = batch.tos & 0b11
+                slabs.append(run.slab)
+                arrivals.append(batch)
+        if slabs:
+            self._receive_transport(owner, slabs, arrivals, outer_ecn, now)
+        self._work_off_handshakes(now)
+
+    def receive_datagrams(self, batch: DatagramBatch, now: float) -> None:
+        """`receive_batches` with one."""
+        self.receive_batches((batch,), now)
+
+    def receive_datagram(
+        self, data: bytes | bytearray | memoryview, remote: Endpoint, now: float, *, local: object | None = None
+    ) -> None:
+        """`receive_batches` with one datagram, which is copied."""
+        self.receive_batches((DatagramBatch(bytearray(data), len(data), remote, local=local),), now)
+
+    def _receive_transport(
+        self,
+        owner: tuple[Peer, Keypair | None] | None,
+        slabs: list[Slab],
+        arrivals: list[DatagramBatch],
+        outer_ecn: int,
+        now: float,
+    ) -> None:
+        if owner is None or owner[1] is None:
+            self._shared.drop(DropReason.UNKNOWN_INDEX, sum(slab.count for slab in slabs))
+            return
+        peer, keypair = owner
+        refused = peer.receive(keypair, slabs, arrivals, now)
+        if refused is None:
+            return
+        rows = inner.sort_rows(slabs, refused)
+        if rows.keepalives:
+            peer.rx_bytes += rows.keepalives * TRANSPORT_OVERHEAD
+        if rows.groups or rows.malformed:
+            peer.timers.data_received(now)
+        self._schedule(peer)
+        if rows.malformed:
+            peer.drop(DropReason.INNER_MALFORMED, rows.malformed)
+        inbox = self._shared.inbox
+        for group in rows.groups:
+            # Whitepaper section 2: the owner of the longest prefix that holds the source must be this very peer (S10).
+            if self._allowed_ips.lookup(group.source) is not peer:
+                peer.drop(DropReason.DISALLOWED_SOURCE, group.slab.count)
+                continue
+            peer.rx_bytes += group.octets
+            if outer_ecn in _ECN_OF_INTEREST and self._shared.copies_ecn:
+                marked, lost = ecn.decapsulate(group.slab, outer_ecn)
+                inbox.extend(marked)
+                if lost:
+                    peer.drop(DropReason.INNER_ECN, lost)
+            else:
+                inbox.append(group.slab)
+
+    # --- handshakes --------------------------------------------------------------------------------------------------
+
+    def _receive_message(self, message: bytes, batch: DatagramBatch) -> None:
+        size = _SIZE_OF.get(message[:4])
+        if size is None:
+            is_short_transport = message[:4] == _TRANSPORT_HEAD
+            self._shared.drop(DropReason.WRONG_LENGTH if is_short_transport else DropReason.UNKNOWN_TYPE)
+        elif len(message) != size:
+            self._shared.drop(DropReason.WRONG_LENGTH)
+        elif size == COOKIE_REPLY_SIZE:
+            # Trap T6: it names the message it answers by our index, of a handshake or of a session.
+            owner = self._shared.indices.lookup(message[4:8])
+            if owner is None:
+                self._shared.drop(DropReason.COOKIE_UNEXPECTED)
+                return
+            try:
+                owner[0].take_cookie_untrusted(message)
+            except BadPacket as bad:
+                owner[0].drop(bad.reason)
+        else:
+            self._door.knock(message, batch.remote, batch.local)
+
+    def _work_off_handshakes(self, now: float) -> None:
+        for _ in range(HANDSHAKES_PER_CALL):
+            knock = self._door.admit(now)
+            if knock is None:
+                return
+            try:
+                if len(knock.message) == INITIATION_SIZE:
+                    self._receive_initiation(knock.message, knock.remote, knock.local, now)
+                else:
+                    self._receive_response(knock.message, knock.remote, knock.local, now)
+            except BadPacket as bad:
+                self._shared.drop(bad.reason)
+
+    def _receive_initiation(self, message: bytes, remote: Endpoint, local: object | None, now: float) -> None:
+        private_key = self._shared.private_key
+        assert private_key is not None, "the door admits nobody without a private key"
+        opened = handshake.consume_initiation_untrusted(
+            message, static=bytes(private_key), static_public=bytes(private_key.public_key)
+        )
+        public_key = PublicKey(opened.remote_static)
+        peer = self._peers.get(public_key)
+        if peer is None:
+            self._shared.events.append(UnknownPeer(public_key, remote))
+            raise BadPacket(DropReason.UNKNOWN_PEER)
+        peer.answer(opened, remote, local, now)
+        self._schedule(peer)
+
+    def _receive_response(self, message: bytes, remote: Endpoint, local: object | None, now: float) -> None:
+        owner = self._shared.indices.lookup(message[8:12])
+        if owner is None or owner[1] is not None:
+            raise BadPacket(DropReason.NO_SUCH_HANDSHAKE)
+        owner[0].complete(message, remote, local, now)
+        self._schedule(owner[0])
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. A great many peers due at once are spread over several calls: ask `next_deadline` again."""
+        self._advance(now)
+        for _ in range(_PEERS_PER_CALL):
+            peer = self._deadlines.pop_due(now)
+            if peer is None:
+                break
+            peer.expire(now)
+            self._schedule(peer)
+        self._door.sweep(now)
+        self._work_off_handshakes(now)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` has something to do; in the past when it has something to do already, None if never."""
+        if self._door.waiting:
+            return self._now
+        deadline = self._deadlines.next_deadline()
+        sweep = self._door.sweep_deadline()
+        if sweep is not None and sweep < deadline:
+            deadline = sweep
+        return None if deadline == NEVER else deadline
+
+    def _advance(self, now: float) -> None:
+        if now < self._now:
+            raise LocalProtocolError(f"time runs backwards: {now} after {self._now}")
+        self._now = now
+
+    def _schedule(self, peer: Peer) -> None:
+        self._deadlines.wake_by(peer, peer.timers.next_deadline())
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def datagrams_to_send(self) -> list[DatagramBatch]:
+        """Everything that waits to be sent, in order; handed out once."""
+        outbox = self._shared.outbox
+        if outbox:
+            self._shared.outbox = []
+        return outbox
+
+    def packets_to_deliver(self) -> list[Slab]:
+        """Everything that waits to be delivered, in order; handed out once."""
+        inbox = self._shared.inbox
+        if inbox:
+            self._shared.inbox = []
+        return inbox
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        events = list(self._shared.events)
+        self._shared.events.clear()
+        return events
+
+    def send_failed(self, batch: DatagramBatch, reason: DropReason = DropReason.SEND_FAILED) -> None:
+        """A batch of `datagrams_to_send` could not be sent: take its octets off the counters again."""
+        if isinstance(batch.owner, Peer):
+            batch.owner.tx_bytes -= batch.length
+            batch.owner.drop(reason, batch.count)
+        else:
+            self._shared.drop(reason, batch.count)
+
+    def source_failed(self, batch: DatagramBatch) -> None:
+        """A batch could not be sent from its `local` address: let the system choose from now on."""
+        if isinstance(batch.owner, Peer):
+            batch.owner.local = None
+
+    def count_drop(self, reason: DropReason, count: int = 1) -> None:
+        """Count packets that the owner of the sockets or of the TUN device had to refuse."""
+        self._shared.drop(reason, count)
+
+    # --- reconfiguration ---------------------------------------------------------------------------------------------
+
+    def apply(self, update: DeviceUpdate, now: float) -> None:
+        """Change what the update names and nothing else; sessions that it does not concern go on.
+
+        Raises:
+            ConfigError: there would be too many peers; nothing has changed then.
+        """
+        self._advance(now)
+        self._check_peer_limit(update)
+        if update.clear_private_key:
+            self.set_private_key(None, now)
+        elif update.private_key is not None:
+            self.set_private_key(update.private_key, now)
+        if update.listen_port is not None:
+            self.listen_port = update.listen_port
+        if update.fwmark is not None:
+            self.fwmark = update.fwmark
+        if update.replace_peers:
+            for public_key in list(self._peers):
+                self.remove_peer(public_key, now)
+        for peer_update in update.peers:
+            self._apply_peer(peer_update, now)
+
+    def add_peer(self, config: PeerConfig, now: float) -> None:
+        """Add a peer.
+
+        Raises:
+            LocalProtocolError: there is one with this key already.
+            ConfigError: its endpoint is a name, or there are too many peers.
+        """
+        if config.public_key in self._peers:
+            raise LocalProtocolError(f"there is a peer {config.public_key} already: use update_peer")
+        self.apply(_update_from(config), now)
+        self._pin(config)
+
+    def update_peer(self, config: PeerConfig, now: float) -> None:
+        """Bring a peer to this configuration; its session goes on. An endpoint of None leaves the known one.
+
+        Raises:
+            LocalProtocolError: there is no such peer.
+            ConfigError: its endpoint is a name.
+        """
+        if config.public_key not in self._peers:
+            raise LocalProtocolError(f"there is no peer {config.public_key}: use add_peer")
+        self.apply(_update_from(config), now)
+        self._pin(config)
+
+    def _pin(self, config: PeerConfig) -> None:
+        peer = self._peers.get(config.public_key)
+        if peer is not None:
+            peer.pins_endpoint = config.pin_endpoint
+
+    def remove_peer(self, public_key: PublicKey, now: float) -> None:
+        """Forget a peer, its sessions, prefixes and timers.
+
+        Raises:
+            LocalProtocolError: there is no such peer.
+        """
+        self._advance(now)
+        peer = self._peers.pop(public_key, None)
+        if peer is None:
+            raise LocalProtocolError(f"there is no peer {public_key}")
+        peer.go_down()
+        self._allowed_ips.remove_owner(peer)
+        self._deadlines.discard(peer)
+
+    def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
+        """Become somebody else, or nobody. A peer that is then ourselves is removed; setting the same key does nothing."""
+        self._advance(now)
+        if private_key == self._shared.private_key:
+            return
+        self._shared.private_key = private_key
+        if private_key is not None and private_key.public_key in self._peers:
+            self.remove_peer(private_key.public_key, now)
+        self._door.identity_changed()
+        for peer in self._peers.values():
+            peer.identity_changed(private_key)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Follow the MTU of the interface."""
+        self._shared.mtu = min(mtu, MAX_MTU)
+
+    def set_up(self, is_up: bool, now: float) -> None:
+        """Follow the state of the interface: down forgets sessions and staged packets, up starts persistent keepalives."""
+        self._advance(now)
+        if is_up == self._shared.is_up:
+            return
+        self._shared.is_up = is_up
+        if not is_up:
+            self._door.clear()
+        for peer in self._peers.values():
+            if is_up:
+                peer.go_up(now)
+            else:
+                peer.go_down()
+                self._deadlines.discard(peer)
+            self._schedule(peer)
+
+    def suspend(self, now: float) -> None:
+        """Forget every session and be silent: a machine about to be saved or cloned must not send on them twice (S19)."""
+        self.set_up(False, now)
+
+    def resume(self, now: float) -> None:
+        """End of `suspend`: shake hands anew."""
+        self.set_up(True, now)
+
+    def forget_sources(self, now: float) -> None:
+        """Forget the local addresses that peers were reached from: the port, the mark or the routes changed."""
+        self._advance(now)
+        for peer in self._peers.values():
+            peer.local = None
+
+    def _apply_peer(self, update: PeerUpdate, now: float) -> None:
+        private_key = self._shared.private_key
+        if private_key is not None and update.public_key == private_key.public_key:
+            return
+        peer = self._peers.get(update.public_key)
+        if update.remove:
+            if peer is not None:
+                self.remove_peer(update.public_key, now)
+            return
+        if peer is None:
+            if update.update_only:
+                return
+            peer = self._peers[update.public_key] = Peer(self._shared, update.public_key)
+        if update.preshared_key is not None:
+            peer.preshared_key = bytes(update.preshared_key)
+        if update.endpoint is not None:
+            peer.set_endpoint(update.endpoint)
+        if update.replace_allowed_ips:
+            self._allowed_ips.remove_owner(peer)
+        for is_added, prefix in update.allowed_ips:
+            if is_added:
+                self._allowed_ips.insert(prefix, peer)
+            else:
+                self._allowed_ips.remove(prefix, peer)
+        if update.persistent_keepalive is not None:
+            peer.set_persistent_keepalive(update.persistent_keepalive, now)
+        if self._shared.is_up and peer.staged.count and not peer.send_staged(now):
+            peer.initiate(now)
+        self._schedule(peer)
+
+    def _check_peer_limit(self, update: DeviceUpdate) -> None:
+        for peer in update.peers:
+            if peer.endpoint is not None and peer.endpoint.is_name:
+                raise ConfigError(f"{peer.endpoint} is a name: resolve it first", field="Endpoint")
+        known = set() if update.replace_peers else set(self._peers)
+        if len(known) + len(update.peers) <= MAX_PEERS:
+            return
+        known.update(peer.public_key for peer in update.peers if not peer.remove and not peer.update_only)
+        if len(known) > MAX_PEERS:
+            raise ConfigError(f"{len(known)} peers are more than the {MAX_PEERS} one interface can hold", field="Peer")
+
+    # --- for people --------------------------------------------------------------------------------------------------
+
+    @property
+    def mtu(self) -> int:
+        """The MTU of the interface."""
+        return self._shared.mtu
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the interface is up."""
+        return self._shared.is_up
+
+    @property
+    def private_key(self) -> PrivateKey | None:
+        """Who we are, None when cleared."""
+        return self._shared.private_key
+
+    @property
+    def greatest_timestamp(self) -> bytes:
+        """The greatest handshake timestamp ever sent, 12 octets of TAI64N, or empty; see `last_timestamp`."""
+        return self._shared.greatest_timestamp
+
+    def statistics(self) -> EngineStatistics:
+        """A frozen snapshot."""
+        return EngineStatistics(
+            peers={public_key: peer.statistics(self._now) for public_key, peer in self._peers.items()},
+            drops=dict(self._shared.drops),
+            handshake_queue=self._door.waiting,
+            is_under_load=self._door.is_under_load(self._now),
+            staged_packets=self._shared.staging.count,
+            sessions=len(self._shared.indices),
+        )
+
+    def state(self) -> DeviceState:
+        """What `wg show` wants to know."""
+        return DeviceState(
+            private_key=self._shared.private_key,
+            listen_port=self.listen_port,
+            fwmark=self.fwmark,
+            peers=[self._peer_state(peer) for peer in self._peers.values()],
+        )
+
+    def _peer_state(self, peer: Peer) -> PeerState:
+        return PeerState(
+            public_key=peer.public_key,
+            preshared_key=PresharedKey(peer.preshared_key),
+            endpoint=peer.endpoint,
+            last_handshake_time=peer.last_handshake_time,
+            tx_bytes=peer.tx_bytes,
+            rx_bytes=peer.rx_bytes,
+            persistent_keepalive=peer.timers.persistent_interval,
+            allowed_ips=tuple(self._allowed_ips.of(peer)),
+        )
+
+
+def _update_from(config: PeerConfig) -> DeviceUpdate:
+    return DeviceUpdate(
+        peers=(
+            PeerUpdate(
+                public_key=config.public_key,
+                preshared_key=PresharedKey(bytes(32)) if config.preshared_key is None else config.preshared_key,
+                endpoint=config.endpoint,
+                persistent_keepalive=config.persistent_keepalive,
+                replace_allowed_ips=True,
+                allowed_ips=tuple((True, prefix) for prefix in config.allowed_ips),
+            ),
+        )
+    )

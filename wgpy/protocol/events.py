@@ -1,0 +1,65 @@
+"""What the engine tells its owner. Frozen values; the newest 4,096 are kept until `Engine.events` collects them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from wgpy.config import Endpoint
+    from wgpy.keys import PublicKey
+
+__all__ = ["EndpointChanged", "Event", "HandshakeCompleted", "HandshakeGaveUp", "SessionExpired", "UnknownPeer"]
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeCompleted:
+    """Both ends hold the same new keys, and know it.
+
+    Attributes:
+        peer: whose handshake it was.
+        endpoint: where the peer was seen last.
+        is_initiator: whether we started it.
+    """
+
+    peer: PublicKey
+    endpoint: Endpoint
+    is_initiator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeGaveUp:
+    """No valid response came within REKEY_ATTEMPT_TIME; staged packets are gone (whitepaper 6.4)."""
+
+    peer: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpired:
+    """The newest session reached REJECT_AFTER_TIME without a successor; the next packet starts a handshake."""
+
+    peer: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChanged:
+    """An authenticated datagram came from a new place: the peer roamed (whitepaper 2.1)."""
+
+    peer: PublicKey
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownPeer:
+    """A well-formed initiation from a public key that is not configured. No state is kept and nothing is answered.
+
+    Attributes:
+        public_key: the key that the initiator claims. Its initiation proves knowledge of our public key only.
+        endpoint: where it came from.
+    """
+
+    public_key: PublicKey
+    endpoint: Endpoint
+
+
+Event: TypeAlias = HandshakeCompleted | HandshakeGaveUp | SessionExpired | EndpointChanged | UnknownPeer
