@@ -220,7 +220,7 @@ class Engine:
                 head = run.head
                 if head[:4] != _TRANSPORT_HEAD or run.size < TRANSPORT_OVERHEAD:
                     for message in run:
-                        self._receive_message(bytes(message), batch)
+                        self._receive_message(bytes(message), batch, now)
                     continue
                 found = lookup(head[4:])
                 if found is not owner or batch.tos & 0b11 != outer_ecn:
@@ -285,7 +285,7 @@ class Engine:
 
     # --- handshakes --------------------------------------------------------------------------------------------------
 
-    def _receive_message(self, message: bytes, batch: DatagramBatch) -> None:
+    def _receive_message(self, message: bytes, batch: DatagramBatch, now: float) -> None:
         size = _SIZE_OF.get(message[:4])
         if size is None:
             is_short_transport = message[:4] == _TRANSPORT_HEAD
@@ -299,7 +299,7 @@ class Engine:
                 self._shared.drop(DropReason.COOKIE_UNEXPECTED)
                 return
             try:
-                owner[0].take_cookie_untrusted(message)
+                owner[0].take_cookie_untrusted(message, now)
             except BadPacket as bad:
                 owner[0].drop(bad.reason)
         else:
@@ -321,9 +321,7 @@ class Engine:
     def _receive_initiation(self, message: bytes, remote: Endpoint, local: object | None, now: float) -> None:
         private_key = self._shared.private_key
         assert private_key is not None, "the door admits nobody without a private key"
-        opened = handshake.consume_initiation_untrusted(
-            message, static=bytes(private_key), static_public=bytes(private_key.public_key)
-        )
+        opened = handshake.consume_initiation_untrusted(message, static=private_key.secret)
         public_key = PublicKey(opened.remote_static)
         peer = self._peers.get(public_key)
         if peer is None:

@@ -215,11 +215,10 @@ class Peer:
                 self.timers.postpone_retry(self._handshake_gate)
             return
         self._forget_initiation()
-        ephemeral = dh.clamp(shared.random(32))
+        ephemeral = dh.Secret(shared.random(32))
         self._sent_timestamp = shared.next_timestamp(self._sent_timestamp)
         self._initiation, body = handshake.create_initiation(
-            static=bytes(private_key),
-            static_public=bytes(private_key.public_key),
+            static=private_key.secret,
             remote_static=bytes(self.public_key),
             static_static=static_static,
             ephemeral=ephemeral,
@@ -234,9 +233,7 @@ class Peer:
         self.timers.handshake_initiated(now, self._jitter, is_retry=is_retry)
         self.timers.authenticated_sent(now)
 
-    def answer(
-        self, opened: handshake.OpenedInitiation, remote: Endpoint, local: object | None, now: float
-    ) -> None:
+    def answer(self, opened: handshake.OpenedInitiation, remote: Endpoint, local: object | None, now: float) -> None:
         """Answer an initiation whose static key is this peer's.
 
         Raises:
@@ -244,26 +241,24 @@ class Peer:
         """
         if self._static_static is None:
             raise BadPacket(DropReason.LOW_ORDER_POINT)
-        timestamp = opened.timestamp_untrusted(self._static_static)
-        if timestamp <= self._greatest_timestamp:
+        initiation = opened.authenticate_untrusted(self._static_static)
+        if initiation.timestamp <= self._greatest_timestamp:
             raise BadPacket(DropReason.REPLAYED_TIMESTAMP)
         if now - self._initiation_accepted_at < INITIATION_INTERVAL - _ROUNDING:
             raise BadPacket(DropReason.INITIATION_FLOOD)
         shared = self._shared
         private_key = shared.private_key
         assert private_key is not None, "the engine admits no handshake without a private key"
-        ephemeral = dh.clamp(shared.random(32))
+        ephemeral = dh.Secret(shared.random(32))
         index = shared.indices.allocate()
         body, keys = handshake.create_response(
-            opened, preshared_key=self.preshared_key, ephemeral=ephemeral, sender_index=index
+            initiation, preshared_key=self.preshared_key, ephemeral=ephemeral, sender_index=index
         )
         # The initiation is authentic: from here on state changes.
-        self._greatest_timestamp = timestamp
+        self._greatest_timestamp = initiation.timestamp
         self._initiation_accepted_at = now
         self._authenticated(remote, local, INITIATION_SIZE, now)
-        keypair = Keypair(
-            keys, local_index=index, remote_index=opened.sender_index, is_initiator=False, created_at=now
-        )
+        keypair = Keypair(keys, local_index=index, remote_index=initiation.sender_index, is_initiator=False, created_at=now)
         shared.indices.put(index, (self, keypair))
         self._release(self.slots.install_as_responder(keypair))
         self._log_keys(private_key, ephemeral)
@@ -284,7 +279,7 @@ class Peer:
         if state is None or private_key is None:
             raise BadPacket(DropReason.NO_SUCH_HANDSHAKE)
         remote_index, keys = handshake.consume_response_untrusted(
-            state, message, static=bytes(private_key), preshared_key=self.preshared_key
+            state, message, static=private_key.secret, preshared_key=self.preshared_key
         )
         self._initiation = None
         self._authenticated(remote, local, RESPONSE_SIZE, now)
@@ -299,13 +294,13 @@ class Peer:
         # The other end may send only after our first packet (trap T25).
         self.send_keepalive(now)
 
-    def take_cookie_untrusted(self, message: bytes) -> None:
+    def take_cookie_untrusted(self, message: bytes, now: float) -> None:
         """Take a cookie reply. It changes the next mac2 and nothing else (trap T7).
 
         Raises:
             BadPacket: it answers nothing that we sent last, or does not authenticate.
         """
-        self._cookies.consume_reply_untrusted(message)
+        self._cookies.consume_reply_untrusted(message, now)
 
     def _send_handshake(self, message: bytes, remote: Endpoint, local: object | None) -> None:
         tos = HANDSHAKE_TOS if self._shared.copies_ecn else 0
@@ -318,14 +313,14 @@ class Peer:
         assert self.endpoint is not None, "an authenticated datagram came from somewhere"
         self._shared.events.append(HandshakeCompleted(self.public_key, self.endpoint, is_initiator))
 
-    def _log_keys(self, private_key: PrivateKey, ephemeral: bytes) -> None:
+    def _log_keys(self, private_key: PrivateKey, ephemeral: dh.Secret) -> None:
         # The order is part of the format: Wireshark links a preshared key to the ephemeral key before it.
         log = self._shared.keylog
         if log is None:
             return
         log(f"LOCAL_STATIC_PRIVATE_KEY = {private_key.to_base64()}")
         log(f"REMOTE_STATIC_PUBLIC_KEY = {self.public_key}")
-        log(f"LOCAL_EPHEMERAL_PRIVATE_KEY = {base64.b64encode(ephemeral).decode()}")
+        log(f"LOCAL_EPHEMERAL_PRIVATE_KEY = {base64.b64encode(ephemeral.octets).decode()}")
         if self.preshared_key != _NO_PSK:
             log(f"PRESHARED_KEY = {base64.b64encode(self.preshared_key).decode()}")
 
@@ -426,7 +421,7 @@ class Peer:
         self._static_static = None
         if private_key is not None:
             try:
-                self._static_static = dh.exchange(bytes(private_key), bytes(self.public_key))
+                self._static_static = private_key.secret.exchange(bytes(self.public_key))
             except BadPacket:
                 self._static_static = None
         self.slots.stop_sending()

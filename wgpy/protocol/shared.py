@@ -108,7 +108,9 @@ class Shared:
         """Count packets refused."""
         self.drops[reason] = self.drops.get(reason, 0) + count
 
-    def send_message(self, message: bytes, remote: Endpoint, local: object | None, tos: int, owner: Peer | None) -> None:
+    def send_message(
+        self, message: bytes, remote: Endpoint, local: object | None, tos: int, owner: Peer | None
+    ) -> None:
         """Queue one handshake message."""
         self.outbox.append(DatagramBatch(message, len(message), remote, local=local, tos=tos, owner=owner))
 
