@@ -180,10 +180,10 @@ class Peer:
         for slab in slabs:
             octets = slab.size
             # RFC 6040 section 4.1: the outer header carries the inner congestion bits, and no DSCP (it would tell).
-            tos = slab.tos & 0b11 if copies_ecn else 0
+            tos = slab.traffic_class & 0b11 if copies_ecn else 0
             outbox.append(
                 DatagramBatch(
-                    slab.buffer,
+                    slab.arena,
                     slab.stride,
                     endpoint,
                     start=slab.start,

@@ -73,7 +73,7 @@ class StagedPackets:
                 self._add(-slab.count, -slab.octets)
                 left -= slab.count
             else:
-                shorter = slab.without_first(left)
+                shorter = slab.part(left, slab.count - left)
                 self._slabs[0] = shorter
                 self._add(shorter.count - slab.count, shorter.octets - slab.octets)
                 left = 0
