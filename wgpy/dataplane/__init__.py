@@ -1,1 +1,4 @@
-"""What happens to packets in bulk: rows of a slab, sealed, opened, split and merged. Knows no peers, no timers, no handshake."""
+"""What happens to packets in bulk: rows of a slab, split, sealed, opened and merged.
+
+Knows no peers, no timers, no handshake.
+"""

@@ -1,0 +1,47 @@
+"""Which of the two row modules works here: numpy's where it is installed. Chosen once, at import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wgpy.dataplane.slab import Arena, Slab
+
+__all__ = ["Rows", "rows"]
+
+
+class Rows(Protocol):
+    """What `rows` and `rows_numpy` both offer."""
+
+    def write_counters(self, slabs: Sequence[Slab], first_counter: int) -> None:
+        """See `rows.write_counters`."""
+
+    def write_index(self, slabs: Sequence[Slab], receiver_index: int) -> None:
+        """See `rows.write_index`."""
+
+    def read_counters(self, slabs: Sequence[Slab]) -> list[int]:
+        """See `rows.read_counters`."""
+        ...
+
+    def count_same_heads(self, arena: Arena, start: int, stride: int, count: int) -> int:
+        """See `rows.count_same_heads`."""
+        ...
+
+    def is_one_flow(self, slab: Slab) -> bool:
+        """See `rows.is_one_flow`."""
+        ...
+
+
+def _select() -> Rows:
+    try:
+        from wgpy.dataplane import rows_numpy
+    except ImportError:
+        from wgpy.dataplane import rows as rows_plain
+
+        return rows_plain
+    return rows_numpy
+
+
+rows: Rows = _select()
