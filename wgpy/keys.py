@@ -25,7 +25,10 @@ _LAST: Final = frozenset(b"AEIMQUYcgkosw048")
 
 
 def _octets(value: bytes | str, kind: str) -> bytes:
-    """32 octets, from themselves or from the 44 characters that `wg` accepts. Never quotes the value: it may be secret."""
+    """32 octets, from themselves or from the 44 characters that `wg` accepts.
+
+    Never quotes the value: it may be secret.
+    """
     if isinstance(value, str):
         try:
             text = value.encode("ascii")

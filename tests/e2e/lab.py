@@ -266,7 +266,10 @@ class Lab:
     def host(
         self, *argv: str, text_in: str | None = None, check: bool = True, env: dict[str, str] | None = None
     ) -> str:
-        """Run a command and return its standard output; with `check=False` standard error too, and any status is fine."""
+        """Run a command and return its standard output.
+
+        With `check=False` standard error too, and any status is fine.
+        """
         done = subprocess.run(
             argv,
             input=text_in if text_in is not None else "",

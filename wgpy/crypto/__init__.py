@@ -1,1 +1,4 @@
-"""Bytes to bytes: the primitives, each from a library, none of our own. The only package that imports `cryptography` and PyNaCl."""
+"""Bytes to bytes: the primitives, each from a library, none of our own.
+
+The only package that imports `cryptography` and PyNaCl.
+"""

@@ -88,7 +88,10 @@ class TransportCipher:
             # The iterator knows how far the batch got when a tag is wrong; counting would cost a call per row.
             left = iter(_from(nonces, first))
             try:
-                deque(map(self._decrypt_into, left, _from(ciphertexts, first), repeat(None), _from(outputs, first)), maxlen=0)
+                deque(
+                    map(self._decrypt_into, left, _from(ciphertexts, first), repeat(None), _from(outputs, first)),
+                    maxlen=0,
+                )
             except InvalidTag:
                 bad = total - length_hint(left) - 1
                 outputs[bad][:] = bytes(len(outputs[bad]))

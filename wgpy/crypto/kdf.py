@@ -51,4 +51,3 @@ def kdf3(key: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
     first = hmac_blake2s(secret, b"\x01")
     second = hmac_blake2s(secret, first + b"\x02")
     return first, second, hmac_blake2s(secret, second + b"\x03")
-

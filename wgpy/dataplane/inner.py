@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from wgpy.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
-from wgpy.dataplane.selected import Rows, rows as selected
+from wgpy.dataplane.selected import Rows
+from wgpy.dataplane.selected import rows as selected
 from wgpy.dataplane.slab import Slab
 from wgpy.wire import ip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence, Set as AbstractSet
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
 __all__ = ["InnerGroup", "InnerRows", "sort_rows"]
 

@@ -52,7 +52,10 @@ def write_index(slabs: Sequence[Slab], receiver_index: int) -> None:
 
 
 def read_counters(slabs: Sequence[Slab]) -> list[int]:
-    """The counter of every row, numbered on from slab to slab; the index is zeroed, so that octets 4 to 16 are the nonce."""
+    """The counter of every row, numbered on from slab to slab.
+
+    The index is zeroed, so that octets 4 to 16 are the nonce.
+    """
     counters: list[int] = []
     unpack, pack = _COUNTER.unpack_from, _INDEX.pack_into
     for slab in slabs:

@@ -1,7 +1,7 @@
 """The functions of `rows` with numpy: one call over all rows of all slabs that lie at equal distances.
 
-numpy calls cost three to four times more between system calls than in a loop of their own, because the caches are cold: so
-their number is what counts, and a batch of several superpackets is worked on as one grid.
+numpy calls cost three to four times more between system calls than in a loop of their own, because the caches are cold:
+so their number is what counts, and a batch of several superpackets is worked on as one grid.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def is_one_flow(slab: Slab) -> bool:
         source = np.ndarray((count,), _U4, view, at + 12, (stride,)).tobytes()
         if source != bytes(view[at + 12 : at + 16]) * count:
             return False
-        # One word holds version, header length, traffic class and total length. The traffic class may differ: rare enough
-        # to be found out by the slow comparison.
+        # One word holds version, header length, traffic class and total length. The traffic class may differ: rare
+        # enough to be found out by the slow comparison.
         words = np.ndarray((count - 1,), _U4, view, at, (stride,))
         if words.tobytes() != bytes(view[at : at + 4]) * (count - 1) and ((words ^ words[0]) & 0xFFFF00FF).any():
             return False

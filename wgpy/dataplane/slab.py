@@ -4,9 +4,9 @@
     | headroom 16 | inner packet | tail 16 | headroom 16 | inner packet | tail 16 | ...
 
 The headroom takes the header of a transport data message, the tail its tag: sealing and opening happen in place, and a
-whole slab leaves in one UDP_SEGMENT send. Every row has the same length, only the last may be shorter. On the way out the
-inner packets are padded and the rows of one slab share destination address and traffic class; on the way in the stride is
-the size of the received datagrams, and the length that of the packet without padding.
+whole slab leaves in one UDP_SEGMENT send. Every row has the same length, only the last may be shorter. On the way out
+the inner packets are padded and the rows of one slab share destination address and traffic class; on the way in the
+stride is the size of the received datagrams, and the length that of the packet without padding.
 
 A row object does not exist: rows are offsets. Loops over rows live in `rows` and `rows_numpy`.
 """
@@ -33,8 +33,8 @@ _SHAPES_KEPT: Final = 256
 class Arena:
     """A buffer that outlives its slabs, with the row views that earlier slabs of the same shape needed.
 
-    Slicing a memoryview costs as much as a tenth of a seal, three times per row. A reader that puts its superpackets at the
-    same few places again and again slices nothing after a while.
+    Slicing a memoryview costs as much as a tenth of a seal, three times per row. A reader that puts its superpackets at
+    the same few places again and again slices nothing after a while.
 
     Attributes:
         view: the whole buffer, writable.

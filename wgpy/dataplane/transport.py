@@ -1,8 +1,8 @@
 """Transport data in bulk: slabs to datagrams and back, in place.
 
-Out: counters into the headroom, seal every row, receiver index into the headroom. In: cut what was received into runs of
-one receiver index, read the counters, open every row. Which key, which counters and whether a counter is new are decided
-elsewhere.
+Out: counters into the headroom, seal every row, receiver index into the headroom. In: cut what was received into runs
+of one receiver index, read the counters, open every row. Which key, which counters and whether a counter is new are
+decided elsewhere.
 
 Source: WireGuard whitepaper, section 5.4.6.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_OVERHEAD
-from wgpy.dataplane.selected import Rows, rows as selected
+from wgpy.dataplane.selected import Rows
+from wgpy.dataplane.selected import rows as selected
 from wgpy.dataplane.slab import Slab
 from wgpy.errors import LocalProtocolError
 
@@ -32,7 +33,8 @@ class Run:
     """Datagrams of one batch, next to each other, that begin with the same eight octets.
 
     Attributes:
-        head: those octets: type, reserved bytes and, for transport data, the receiver index. Shorter for a short datagram.
+        head: those octets: type, reserved bytes and, for transport data, the receiver index. Shorter for a short
+            datagram.
         slab: the rows, if these are datagrams of transport data of sufficient length; else None.
     """
 
@@ -60,9 +62,7 @@ class Run:
         yield view[at : at + self._last_size]
 
 
-def runs_untrusted(
-    arena: Arena, start: int, length: int, segment_size: int, rows: Rows = selected
-) -> Iterator[Run]:
+def runs_untrusted(arena: Arena, start: int, length: int, segment_size: int, rows: Rows = selected) -> Iterator[Run]:
     """Cut received datagrams into runs with the same first eight octets, in order.
 
     Args:
@@ -123,9 +123,7 @@ def seal_slabs(
     rows.write_index(slabs, receiver_index)
 
 
-def open_slabs(
-    slabs: Sequence[Slab], cipher: TransportCipher, rows: Rows = selected
-) -> tuple[list[int], list[int]]:
+def open_slabs(slabs: Sequence[Slab], cipher: TransportCipher, rows: Rows = selected) -> tuple[list[int], list[int]]:
     """Open each row in place; one that does not authenticate is zeroed and costs itself only.
 
     Args:

@@ -1,1 +1,4 @@
-"""The handshake and the session it makes: Noise IKpsk2, cookies, keypairs, replay window. Knows no peer table and no timer."""
+"""The handshake and the session it makes: Noise IKpsk2, cookies, keypairs, replay window.
+
+Knows no peer table and no timer.
+"""

@@ -1,7 +1,7 @@
 """mac1, mac2 and the cookie reply: what keeps a flood of handshake messages from costing Diffie-Hellmans.
 
-mac1 proves that the sender knows our public key, and costs one hash. Under load we also want mac2, keyed with a cookie that
-we send to the address the message claims to come from: whoever shows it receives there.
+mac1 proves that the sender knows our public key, and costs one hash. Under load we also want mac2, keyed with a cookie
+that we send to the address the message claims to come from: whoever shows it receives there.
 
 Source: WireGuard whitepaper, sections 5.3 and 5.4.4, 5.4.7.
 """

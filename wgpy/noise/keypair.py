@@ -1,7 +1,7 @@
 """A pair of transport keys, its counters and limits; and the three slots that a peer keeps such pairs in.
 
-A handshake ends here: `SessionKeys` become a `Keypair`, the keypair takes a slot, and transport data is sealed and opened
-with it until REJECT_AFTER_TIME. This file knows no peer, no timer and no datagram.
+A handshake ends here: `SessionKeys` become a `Keypair`, the keypair takes a slot, and transport data is sealed and
+opened with it until REJECT_AFTER_TIME. This file knows no peer, no timer and no datagram.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class Keypair:
         return self._sending, first
 
     def wipe(self) -> None:
-        """Drop both keys at once. Python promises no overwriting of `bytes`; letting go early is what it can do (S18)."""
+        """Drop both keys at once.
+
+        Python promises no overwriting of `bytes`; letting go early is what it can do (S18).
+        """
         self._sending = None
         self.receiving = None
 
@@ -108,8 +111,8 @@ class Keypair:
 class KeypairSlots:
     """The previous, current and next keypair of one peer (whitepaper 6.3; slot moves as in the Linux driver).
 
-    Sending uses `current` only, receiving accepts all three. Every method that pushes keypairs out wipes and returns them,
-    so that the caller can release their indices.
+    Sending uses `current` only, receiving accepts all three. Every method that pushes keypairs out wipes and returns
+    them, so that the caller can release their indices.
     """
 
     __slots__ = ("current", "next", "previous")

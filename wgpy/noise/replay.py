@@ -1,7 +1,7 @@
 """Sliding window over the counters received on one keypair.
 
-One Python integer is the bitmap: bit 0 stands for the highest counter accepted, bit n for the one n below. Counters that
-grow without a gap, as almost every batch brings them, are taken in one step.
+One Python integer is the bitmap: bit 0 stands for the highest counter accepted, bit n for the one n below. Counters
+that grow without a gap, as almost every batch brings them, are taken in one step.
 
 Source: RFC 6479 for the size; WireGuard whitepaper, section 5.4.6.
 """

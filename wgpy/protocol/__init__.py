@@ -1,1 +1,4 @@
-"""The sans-IO engine: many peers behind one port; datagrams, packets and the time in, datagrams, packets and events out."""
+"""The sans-IO engine.
+
+Many peers behind one port; datagrams, packets and the time in, datagrams, packets and events out.
+"""

@@ -1,8 +1,8 @@
 """AllowedIPs: longest-prefix match, one owner per prefix (whitepaper section 2, cryptokey routing).
 
-One hash table per prefix length, asked from the longest length to the shortest, and a small cache of answers in front, by
-the address as it stands in the packet. A trie in Python costs one object per bit; real tables use few lengths, so this is
-faster and smaller, and every answer can be checked by eye.
+One hash table per prefix length, asked from the longest length to the shortest, and a small cache of answers in front,
+by the address as it stands in the packet. A trie in Python costs one object per bit; real tables use few lengths, so
+this is faster and smaller, and every answer can be checked by eye.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ __all__ = ["AllowedIPs"]
 
 Owner = TypeVar("Owner")
 
-# A stack that talks to more addresses than this within one table change pays the full lookup again: about a microsecond.
+# A stack that talks to more addresses than this within one table change pays the full lookup again: about a
+# microsecond.
 _CACHE_SIZE: Final = 4096
 
 

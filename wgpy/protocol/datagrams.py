@@ -23,7 +23,8 @@ class DatagramBatch:
         remote: where they go, or came from.
         start: offset of the first.
         length: octets of all together.
-        local: the local address and interface that was hit or shall be used: whatever the owner of the sockets put there.
+        local: the local address and interface that was hit or shall be used: whatever the owner of the sockets put
+            there.
         tos: outer traffic class, DSCP and ECN bits.
         owner: for the engine: whose counters an unsent batch must be taken off again.
     """
@@ -80,7 +81,10 @@ class DatagramBatch:
             yield data[offset : offset + size]
 
     def arriving_from(self, endpoint: Endpoint) -> DatagramBatch:
-        """The same datagrams as the other end receives them; for tests and for programs that carry datagrams themselves."""
+        """The same datagrams as the other end receives them.
+
+        For tests and for programs that carry datagrams themselves.
+        """
         return DatagramBatch(
             self.arena, self.segment_size, endpoint, start=self.start, length=self.length, tos=self.tos
         )

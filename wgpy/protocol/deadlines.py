@@ -18,8 +18,8 @@ _FEW: Final = 64
 class DeadlineHeap(Generic[Owner]):
     """Owners by their earliest deadline, each in the heap at most once alive.
 
-    A deadline that moves later is not touched: its owner is woken at the earlier time, says what it waits for now, and is
-    entered again. So a busy peer costs nothing per packet.
+    A deadline that moves later is not touched: its owner is woken at the earlier time, says what it waits for now, and
+    is entered again. So a busy peer costs nothing per packet.
     """
 
     __slots__ = ("_alive", "_heap", "_serial")

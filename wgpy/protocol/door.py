@@ -1,8 +1,8 @@
 """The door in front of X25519: what a handshake message must show before it costs us a Diffie-Hellman (whitepaper 5.3).
 
-One mac1 check on arrival, before anything is kept. Then a bounded queue, apart from transport data (trap T23). While the
-queue says that we are under load, the sender must also prove that it receives at its address (mac2), or gets a cookie
-reply; and a source that proved it may use up its own tokens only.
+One mac1 check on arrival, before anything is kept. Then a bounded queue, apart from transport data (trap T23). While
+the queue says that we are under load, the sender must also prove that it receives at its address (mac2), or gets a
+cookie reply; and a source that proved it may use up its own tokens only.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-
 from wgpy.constants import (
     COOKIE_REPLY_SIZE,
     DEFAULT_MTU,
@@ -44,7 +43,7 @@ from wgpy.protocol.shared import Shared
 from wgpy.protocol.statistics import EngineStatistics
 from wgpy.protocol.timers import NEVER
 from wgpy.uapi import DeviceState, DeviceUpdate, PeerState, PeerUpdate
-from wgpy.wire import icmp
+from wgpy.wire import icmp, ip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -72,8 +71,8 @@ _ECN_OF_INTEREST: Final = (0b01, 0b11)
 class Engine:
     """One WireGuard interface without I/O.
 
-    Every verb that takes `now` wants it to grow. Slabs and batches that come out are views into the buffers that went in:
-    use them before the buffers are used again.
+    Every verb that takes `now` wants it to grow. Slabs and batches that come out are views into the buffers that went
+    in: use them before the buffers are used again.
 
     Attributes:
         listen_port: for the owner of the sockets; the engine only reports it.
@@ -163,11 +162,12 @@ class Engine:
 
     def send_packet(self, packet: bytes | bytearray | memoryview, now: float) -> None:
         """`send_slabs` with one IP packet, which is copied and padded."""
-        if inner.is_malformed(packet):
+        length = ip.true_length_untrusted(packet)
+        if not length:
             self._advance(now)
             self._shared.drop(DropReason.INNER_MALFORMED)
             return
-        self.send_slabs((Slab.of_packet(packet, self._shared.mtu),), now)
+        self.send_slabs((Slab.of_packet(memoryview(packet)[:length], self._shared.mtu),), now)
 
     def _send_run(self, peer: Peer | None, run: list[Slab], count: int, now: float) -> None:
         if not run:
@@ -216,20 +216,20 @@ class Engine:
         slabs: list[Slab] = []
         arrivals: list[DatagramBatch] = []
         for batch in batches:
-            for run in transport.runs_untrusted(batch.buffer, batch.start, batch.length, batch.segment_size):
-                head = run.head
-                if head[:4] != _TRANSPORT_HEAD or run.size < TRANSPORT_OVERHEAD:
+            for run in transport.runs_untrusted(batch.arena, batch.start, batch.length, batch.segment_size):
+                slab = run.slab
+                if slab is None:
                     for message in run:
                         self._receive_message(bytes(message), batch, now)
                     continue
-                found = lookup(head[4:])
+                found = lookup(run.head[4:])
                 if found is not owner or batch.tos & 0b11 != outer_ecn:
                     if slabs:
                         self._receive_transport(owner, slabs, arrivals, outer_ecn, now)
                         slabs, arrivals = [], []
                     owner = found
                     outer_ecn = batch.tos & 0b11
-                slabs.append(run.slab)
+                slabs.append(slab)
                 arrivals.append(batch)
         if slabs:
             self._receive_transport(owner, slabs, arrivals, outer_ecn, now)
@@ -256,7 +256,7 @@ class Engine:
         if owner is None or owner[1] is None:
             self._shared.drop(DropReason.UNKNOWN_INDEX, sum(slab.count for slab in slabs))
             return
-        peer, keypair = owner
+        peer, keypair = owner[0], owner[1]
         refused = peer.receive(keypair, slabs, arrivals, now)
         if refused is None:
             return
@@ -476,7 +476,10 @@ class Engine:
         self._deadlines.discard(peer)
 
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
-        """Become somebody else, or nobody. A peer that is then ourselves is removed; setting the same key does nothing."""
+        """Become somebody else, or nobody.
+
+        A peer that is then ourselves is removed; setting the same key does nothing.
+        """
         self._advance(now)
         if private_key == self._shared.private_key:
             return
@@ -492,7 +495,10 @@ class Engine:
         self._shared.mtu = min(mtu, MAX_MTU)
 
     def set_up(self, is_up: bool, now: float) -> None:
-        """Follow the state of the interface: down forgets sessions and staged packets, up starts persistent keepalives."""
+        """Follow the state of the interface.
+
+        Down forgets sessions and staged packets, up starts persistent keepalives.
+        """
         self._advance(now)
         if is_up == self._shared.is_up:
             return
@@ -508,7 +514,10 @@ class Engine:
             self._schedule(peer)
 
     def suspend(self, now: float) -> None:
-        """Forget every session and be silent: a machine about to be saved or cloned must not send on them twice (S19)."""
+        """Forget every session and be silent.
+
+        A machine about to be saved or cloned must not send on them twice (S19).
+        """
         self.set_up(False, now)
 
     def resume(self, now: float) -> None:
@@ -555,7 +564,7 @@ class Engine:
         for peer in update.peers:
             if peer.endpoint is not None and peer.endpoint.is_name:
                 raise ConfigError(f"{peer.endpoint} is a name: resolve it first", field="Endpoint")
-        known = set() if update.replace_peers else set(self._peers)
+        known: set[PublicKey] = set() if update.replace_peers else set(self._peers)
         if len(known) + len(update.peers) <= MAX_PEERS:
             return
         known.update(peer.public_key for peer in update.peers if not peer.remove and not peer.update_only)

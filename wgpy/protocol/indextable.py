@@ -1,4 +1,7 @@
-"""Receiver indices: 32 random bits to the handshake or keypair they stand for (whitepaper 5.4; trap T12, lesson S15)."""
+"""Receiver indices.
+
+32 random bits to the handshake or keypair they stand for (whitepaper 5.4; trap T12, lesson S15).
+"""
 
 from __future__ import annotations
 

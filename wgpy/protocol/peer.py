@@ -1,8 +1,9 @@
 """One peer: what goes to it, what comes from it, and what its timers ask for.
 
-In packet order: packets for it arrive in `send`, are staged or sealed, and leave through the shared outbox. Its handshakes
-are made by `initiate`, `answer` and `complete`. Datagrams for one of its keypairs arrive in `receive`. Facts go to
-`timers`; what they ask for comes back through `expire`. The engine owns the peer table; nothing here knows other peers.
+In packet order: packets for it arrive in `send`, are staged or sealed, and leave through the shared outbox. Its
+handshakes are made by `initiate`, `answer` and `complete`. Datagrams for one of its keypairs arrive in `receive`. Facts
+go to `timers`; what they ask for comes back through `expire`. The engine owns the peer table; nothing here knows other
+peers.
 """
 
 from __future__ import annotations
@@ -173,14 +174,14 @@ class Peer:
             count = sum(slab.count for slab in slabs)
             if not slabs:
                 return
+        copies_ecn = self._shared.copies_ecn
+        # RFC 6040 section 4.1: the outer header carries the inner congestion bits, and no DSCP (it would tell).
+        marks = [slab.traffic_class & 0b11 if copies_ecn else 0 for slab in slabs]
         cipher, first_counter = keypair.reserve(count)
         transport.seal_slabs(slabs, cipher, receiver_index=keypair.remote_index, first_counter=first_counter)
         outbox = self._shared.outbox
-        copies_ecn = self._shared.copies_ecn
-        for slab in slabs:
+        for slab, tos in zip(slabs, marks, strict=True):
             octets = slab.size
-            # RFC 6040 section 4.1: the outer header carries the inner congestion bits, and no DSCP (it would tell).
-            tos = slab.traffic_class & 0b11 if copies_ecn else 0
             outbox.append(
                 DatagramBatch(
                     slab.arena,
@@ -258,7 +259,9 @@ class Peer:
         self._greatest_timestamp = initiation.timestamp
         self._initiation_accepted_at = now
         self._authenticated(remote, local, INITIATION_SIZE, now)
-        keypair = Keypair(keys, local_index=index, remote_index=initiation.sender_index, is_initiator=False, created_at=now)
+        keypair = Keypair(
+            keys, local_index=index, remote_index=initiation.sender_index, is_initiator=False, created_at=now
+        )
         shared.indices.put(index, (self, keypair))
         self._release(self.slots.install_as_responder(keypair))
         self._log_keys(private_key, ephemeral)

@@ -1,4 +1,7 @@
-"""Token bucket per source address, consulted under load and only after a valid mac2 (whitepaper 5.3, 5.4.7; lesson S7)."""
+"""Token bucket per source address, consulted under load and only after a valid mac2 (whitepaper 5.3, 5.4.7.
+
+Lesson S7).
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class Shared:
         inbox: packets to deliver, in order.
         events: for the owner.
         drops: packets refused, by reason.
-        greatest_timestamp: of all initiations ever sent, TAI64N; an owner may store it and hand it in again (lesson S1).
+        greatest_timestamp: of all initiations ever sent, TAI64N; an owner may store it and hand it in again (lesson
+            S1).
     """
 
     __slots__ = (

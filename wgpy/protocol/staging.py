@@ -18,7 +18,10 @@ __all__ = ["StagedPackets", "StagingLimit"]
 
 
 class StagedPackets:
-    """The packets of one peer, oldest first. Holds copies: the buffers that packets arrive in are used again at once."""
+    """The packets of one peer, oldest first.
+
+    Holds copies: the buffers that packets arrive in are used again at once.
+    """
 
     __slots__ = ("_drop", "_limit", "_slabs", "count", "octets")
 
@@ -89,9 +92,9 @@ class StagedPackets:
 class StagingLimit:
     """What all peers of one device hold together: thousands of silent peers must not fill the memory (R6).
 
-    Over the limit the peer with the longest queue loses its oldest packet, so that few noisy peers pay before many quiet
-    ones. Queues are found by a heap of lengths as they were when they grew; an entry that is no longer true is put right
-    when it is met.
+    Over the limit the peer with the longest queue loses its oldest packet, so that few noisy peers pay before many
+    quiet ones. Queues are found by a heap of lengths as they were when they grew; an entry that is no longer true is
+    put right when it is met.
     """
 
     __slots__ = ("_longest", "_serial", "count", "octets")

@@ -1,7 +1,8 @@
 """The timers of one peer, fed with facts; the whitepaper's section 6 in one file.
 
     retransmit      an initiation was sent and not answered within REKEY_TIMEOUT: send another, at most 90 s long (6.4)
-    keepalive       data was received and nothing sent for KEEPALIVE_TIMEOUT: send an empty packet, so that the other end
+    keepalive       data was received and nothing sent for KEEPALIVE_TIMEOUT: send an empty packet, so that the other
+    end
                     does not take our silence for a dead path (6.5)
     new handshake   data was sent and nothing received for KEEPALIVE_TIMEOUT + REKEY_TIMEOUT: the path or the keys are
                     gone, shake hands again (6.2)

@@ -1,7 +1,7 @@
 """The Internet checksum: of one buffer, and how to combine and update sums.
 
-Sums here are congruent modulo 0xffff. Zero has two faces, 0x0000 and 0xffff; a folded sum of anything but zeros is never
-0x0000, so `folded` says 0xffff where the modulus says 0.
+Sums here are congruent modulo 0xffff. Zero has two faces, 0x0000 and 0xffff; a folded sum of anything but zeros is
+never 0x0000, so `folded` says 0xffff where the modulus says 0.
 
 Source: RFC 1071, RFC 1624.
 """

@@ -7,8 +7,8 @@
     cookie reply, 64    0 type 3 | 1 zero 3 | 4 receiver u32 | 8 nonce 24 | 32 encrypted cookie 32
     transport, >= 32    0 type 4 | 1 zero 3 | 4 receiver u32 | 8 counter u64 | 16 ciphertext and tag
 
-Integers are little-endian. Type and reserved bytes are one 32-bit number: anything in the reserved bytes makes it another
-type (trap T1).
+Integers are little-endian. Type and reserved bytes are one 32-bit number: anything in the reserved bytes makes it
+another type (trap T1).
 
 Source: WireGuard whitepaper, section 5.4.
 """
