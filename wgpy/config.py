@@ -513,8 +513,8 @@ def _json_object(value: object, names: frozenset[str], path: str) -> dict[str, A
             raise ConfigError(f"unknown name; known are {', '.join(sorted(names))}", field=where)
         types = _JSON_TYPES.get(name)
         if types is None:
-            parts = cast("list[object]", content)
-            if not isinstance(content, list) or (name != "peers" and not all(isinstance(part, str) for part in parts)):
+            parts = cast("list[object]", content) if isinstance(content, list) else None
+            if parts is None or (name != "peers" and not all(isinstance(part, str) for part in parts)):
                 raise ConfigError("expected a list of texts", field=where)
         elif not isinstance(content, types) or (isinstance(content, bool) and bool not in types):
             raise ConfigError(f"expected {types[0].__name__}, got {type(content).__name__}", field=where)

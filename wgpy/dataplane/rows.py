@@ -9,13 +9,28 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_HEADER_SIZE
+from wgpy.wire import checksum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wgpy.dataplane.slab import Arena, Slab
+    from wgpy.wire.virtio import Offload
 
-__all__ = ["count_same_heads", "is_one_flow", "read_counters", "write_counters", "write_index"]
+__all__ = [
+    "clear_padding",
+    "count_same_heads",
+    "is_one_flow",
+    "is_one_stream",
+    "read_counters",
+    "write_counters",
+    "write_index",
+    "write_segments",
+]
+
+# TCP flags that a row inside a run may carry, and that its last may (RFC 9293 3.1): ACK, and ACK with PSH.
+ACK: Final = 0x10
+ACK_PSH: Final = 0x18
 
 _HEADER: Final = struct.Struct("<IIQ")
 _INDEX: Final = struct.Struct("<I")
@@ -111,4 +126,100 @@ def is_one_flow(slab: Slab) -> bool:
             return view[at] >> 4 == first[0][0] >> 4
         if view[at + fields[0] : at + fields[1]] != first[0] or view[at + fields[2] : at + fields[3]] != first[1]:
             return False
+    return True
+
+
+# --- superpackets ----------------------------------------------------------------------------------------------------
+
+
+def clear_padding(slab: Slab, length: int) -> None:
+    """Zero what follows the packet in every row but the last: no octet of an earlier packet may leave as padding.
+
+    Args:
+        slab: on its way out; its `length` is the padded one.
+        length: octets of each packet.
+    """
+    zeros = bytes(slab.length - length)
+    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
+    for _ in range(slab.count - 1):
+        view[at + length : at + slab.length] = zeros
+        at += slab.stride
+
+
+def write_segments(
+    slabs: Sequence[Slab], offload: Offload, sums: Sequence[int], last_flags: Sequence[int], *, counts_ids: bool
+) -> None:
+    """Give every row the headers of its first row: sequence number, IPv4 identification and checksums move on.
+
+    Args:
+        slabs: of one shape. The payload of every row is in place, and the first row has the headers of one full
+            segment, without FIN and PSH, its transport checksum field zero and its IPv4 checksum right.
+        offload: where the headers end, where the transport header begins, and the payload of one segment.
+        sums: for each slab, of the pseudo header of one segment, folded.
+        last_flags: for each slab, the TCP flags of its last row; not looked at for UDP.
+        counts_ids: whether the IPv4 identification grows from row to row, as it must without DF (RFC 6864).
+    """
+    header_length, start, payload = offload.header_length, offload.csum_start, offload.gso_size
+    length = header_length + payload
+    field = start + offload.csum_offset
+    for slab, pseudo, flags in zip(slabs, sums, last_flags, strict=True):
+        view, first = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
+        header = bytes(view[first : first + header_length])
+        sequence = int.from_bytes(header[start + 4 : start + 8])
+        identification = int.from_bytes(header[4:6])
+        at = first
+        for row in range(slab.count):
+            if row:
+                view[at : at + header_length] = header
+            if counts_ids:
+                view[at + 4 : at + 6] = ((identification + row) & 0xFFFF).to_bytes(2)
+                view[at + 10 : at + 12] = bytes(2)
+                view[at + 10 : at + 12] = checksum.checksum(view[at : at + start]).to_bytes(2)
+            if not offload.is_udp:
+                view[at + start + 4 : at + start + 8] = ((sequence + row * payload) & 0xFFFFFFFF).to_bytes(4)
+                if row == slab.count - 1:
+                    view[at + start + 13] = flags
+            value = checksum.checksum(view[at + start : at + length], pseudo)
+            # RFC 768: a UDP checksum of zero means none.
+            view[at + field : at + field + 2] = (value or 0xFFFF if offload.is_udp else value).to_bytes(2)
+            at += slab.stride
+
+
+def is_one_stream(slab: Slab, offload: Offload, pseudo: int) -> bool:
+    """Whether the rows, all of one length, follow each other in one TCP stream or UDP flow, with right checksums.
+
+    The first row was found to be fit for joining. What may differ is what joining makes good: IPv4 identification and
+    checksum, sequence number, transport checksum, and PSH in the last row.
+
+    Args:
+        slab: received rows without padding, `last_length` equal to `length`.
+        offload: where the headers end, where the transport header begins, and the payload of each row.
+        pseudo: sum of the pseudo header of one row, folded.
+    """
+    view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
+    header_length, start = offload.header_length, offload.csum_start
+    template = b""
+    sequence = int.from_bytes(view[at + start + 4 : at + start + 8])
+    for row in range(slab.count):
+        header = bytearray(view[at : at + header_length])
+        if header[0] >> 4 == 4:
+            if checksum.checksum(header[:start]):
+                return False
+            header[4:6] = header[10:12] = bytes(2)
+        if not offload.is_udp:
+            if int.from_bytes(header[start + 4 : start + 8]) != (sequence + row * offload.gso_size) & 0xFFFFFFFF:
+                return False
+            flags = header[start + 13]
+            if flags != ACK and (flags != ACK_PSH or row != slab.count - 1):
+                return False
+            header[start + 4 : start + 8] = bytes(4)
+            header[start + 13] = 0
+        field = start + offload.csum_offset
+        header[field : field + 2] = bytes(2)
+        if row and bytes(header) != template:
+            return False
+        template = bytes(header)
+        if checksum.checksum(view[at + start : at + length], pseudo):
+            return False
+        at += slab.stride
     return True

@@ -6,11 +6,14 @@ so their number is what counts, and a batch of several superpackets is worked on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import numpy as np
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_HEADER_SIZE
+from wgpy.dataplane.rows import ACK, ACK_PSH
+from wgpy.wire.virtio import TCP_CSUM_OFFSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,12 +21,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wgpy.dataplane.slab import Arena, Slab
+    from wgpy.wire.virtio import Offload
 
-__all__ = ["count_same_heads", "is_one_flow", "read_counters", "write_counters", "write_index"]
+__all__ = [
+    "clear_padding",
+    "count_same_heads",
+    "is_one_flow",
+    "is_one_stream",
+    "read_counters",
+    "write_counters",
+    "write_index",
+    "write_segments",
+]
 
 _U8: Final = np.dtype("<u8")
 _U4: Final = np.dtype("<u4")
 _U2: Final = np.dtype("<u2")
+_U1: Final = np.dtype("u1")
+_U4_NETWORK: Final = np.dtype(">u4")
+_U2_NETWORK: Final = np.dtype(">u2")
+_MODULUS: Final = np.uint64(0xFFFF)
 
 
 class _Grid(NamedTuple):
@@ -129,3 +146,108 @@ def is_one_flow(slab: Slab) -> bool:
             return False
     last = at + (count - 1) * stride
     return view[last] >> 4 == view[at] >> 4
+
+
+# --- superpackets ----------------------------------------------------------------------------------------------------
+
+
+def clear_padding(slab: Slab, length: int) -> None:
+    """As `rows.clear_padding`."""
+    shape = (slab.count - 1, slab.length - length)
+    at = slab.start + TRANSPORT_HEADER_SIZE + length
+    np.ndarray(shape, _U1, slab.arena.view, at, (slab.stride, 1))[...] = 0
+
+
+def write_segments(
+    slabs: Sequence[Slab], offload: Offload, sums: Sequence[int], last_flags: Sequence[int], *, counts_ids: bool
+) -> None:
+    """As `rows.write_segments`."""
+    header_length, start, payload = offload.header_length, offload.csum_start, offload.gso_size
+    length = header_length + payload
+    first_slab = 0
+    for grid in _grids(slabs):
+        groups, count = grid.shape
+        row = grid.start + TRANSPORT_HEADER_SIZE
+        headers = np.ndarray((groups, count, header_length), _U1, grid.view, row, (*grid.strides, 1))
+        headers[:, 1:] = headers[:, :1]
+        steps = np.arange(count, dtype=np.uint32)
+        if counts_ids:
+            _count_identifications(grid, start, steps)
+        if not offload.is_udp:
+            sequences = grid.column(_U4_NETWORK, TRANSPORT_HEADER_SIZE + start + 4)
+            sequences[...] = sequences[:, :1].astype(np.uint32) + steps * np.uint32(payload)
+            flags = headers[:, count - 1, start + 13]
+            flags[...] = last_flags[first_slab : first_slab + groups]
+        residues = _residues(grid, start, length)
+        residues += np.array([[_swapped(pseudo)] for pseudo in sums[first_slab : first_slab + groups]], _U8)
+        residues %= _MODULUS
+        np.subtract(_MODULUS, residues, out=residues)
+        if not offload.is_udp:
+            # RFC 768 wants all ones where the sum says zero; TCP the zero.
+            residues %= _MODULUS
+        grid.column(_U2, TRANSPORT_HEADER_SIZE + start + offload.csum_offset)[...] = residues
+        first_slab += groups
+
+
+def is_one_stream(slab: Slab, offload: Offload, pseudo: int) -> bool:
+    """As `rows.is_one_stream`."""
+    header_length, start, count = offload.header_length, offload.csum_start, slab.count
+    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
+    grid = _Grid(view, slab.start, (1, count), (0, slab.stride))
+    version = view[at] >> 4
+    headers = np.ndarray((count, header_length), _U1, view, at, (slab.stride, 1))
+    masked = (headers & _mask(version, start, header_length, offload.csum_offset)).tobytes()
+    if masked != masked[:header_length] * count:
+        return False
+    if not offload.is_udp:
+        flags = headers[:, start + 13].tobytes()
+        if flags[-1] not in (ACK, ACK_PSH) or flags.count(ACK, 0, count - 1) != count - 1:
+            return False
+        sequences = np.ndarray((count,), _U4_NETWORK, view, at + start + 4, (slab.stride,)).astype(np.uint32)
+        sequences -= np.arange(count, dtype=np.uint32) * np.uint32(offload.gso_size)
+        if sequences.tobytes() != sequences[:1].tobytes() * count:
+            return False
+    if version == 4 and (_residues(grid, 0, start) % _MODULUS).any():
+        return False
+    residues = _residues(grid, start, slab.length)
+    residues += np.uint64(_swapped(pseudo))
+    residues %= _MODULUS
+    return not residues.any()
+
+
+def _residues(grid: _Grid, first: int, end: int) -> NDArray[np.uint64]:
+    """Sum of the little-endian 16-bit words of every row, from octet `first` of its packet to `end`, not yet folded."""
+    words = (end - first) // 4
+    at = grid.start + TRANSPORT_HEADER_SIZE + first
+    sums = np.add.reduce(
+        np.ndarray((*grid.shape, words), _U4, grid.view, at, (*grid.strides, 4)), axis=2, dtype=np.uint64
+    )
+    for place, octet in enumerate(range(at + 4 * words, grid.start + TRANSPORT_HEADER_SIZE + end)):
+        column = np.ndarray(grid.shape, _U1, grid.view, octet, grid.strides)
+        sums += column.astype(np.uint64) << np.uint64(8 * (place % 2))
+    return cast("NDArray[np.uint64]", sums)
+
+
+def _count_identifications(grid: _Grid, header_length: int, steps: NDArray[np.uint32]) -> None:
+    identifications = grid.column(_U2_NETWORK, TRANSPORT_HEADER_SIZE + 4)
+    identifications[...] = identifications[:, :1] + steps.astype(np.uint16)
+    checksums = grid.column(_U2, TRANSPORT_HEADER_SIZE + 10)
+    checksums[...] = 0
+    checksums[...] = (_MODULUS - _residues(grid, 0, header_length) % _MODULUS) % _MODULUS
+
+
+@functools.lru_cache(64)
+def _mask(version: int, start: int, header_length: int, csum_offset: int) -> NDArray[np.uint8]:
+    """Ones where the headers of one stream must agree; zeros where joining makes good what differs."""
+    mask = np.full(header_length, 0xFF, np.uint8)
+    if version == 4:
+        mask[4:6] = mask[10:12] = 0
+    if csum_offset == TCP_CSUM_OFFSET:
+        mask[start + 4 : start + 8] = mask[start + 13] = 0
+    mask[start + csum_offset : start + csum_offset + 2] = 0
+    return mask
+
+
+def _swapped(value: int) -> int:
+    """A 16-bit sum in the other byte order: Internet checksums do not mind which one is used (RFC 1071 section 2)."""
+    return (value & 0xFF) << 8 | value >> 8

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wgpy.dataplane.slab import Arena, Slab
+    from wgpy.wire.virtio import Offload
 
 __all__ = ["Rows", "rows"]
 
@@ -31,6 +32,24 @@ class Rows(Protocol):
 
     def is_one_flow(self, slab: Slab) -> bool:
         """See `rows.is_one_flow`."""
+        ...
+
+    def clear_padding(self, slab: Slab, length: int) -> None:
+        """See `rows.clear_padding`."""
+
+    def write_segments(
+        self,
+        slabs: Sequence[Slab],
+        offload: Offload,
+        sums: Sequence[int],
+        last_flags: Sequence[int],
+        *,
+        counts_ids: bool,
+    ) -> None:
+        """See `rows.write_segments`."""
+
+    def is_one_stream(self, slab: Slab, offload: Offload, pseudo: int) -> bool:
+        """See `rows.is_one_stream`."""
         ...
 
 

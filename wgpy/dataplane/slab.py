@@ -40,13 +40,14 @@ class Arena:
         view: the whole buffer, writable.
     """
 
-    __slots__ = ("_rows", "view")
+    __slots__ = ("_payloads", "_rows", "view")
 
     def __init__(self, buffer: Buffer | int) -> None:
         """Wrap a buffer, or make one of so many octets. What is read-only is copied: rows are opened in place."""
         view = memoryview(bytearray(buffer) if isinstance(buffer, int) else buffer)
         self.view = memoryview(bytearray(view)) if view.readonly else view
         self._rows: dict[tuple[int, int], RowViews] = {}
+        self._payloads: dict[tuple[int, int, int, int], list[memoryview]] = {}
 
     def rows(self, start: int, stride: int, count: int) -> RowViews:
         """Views of at least `count` rows, all of full length: do not change the lists."""
@@ -62,6 +63,19 @@ class Arena:
             nonces.append(self.view[at + 4 : at + TRANSPORT_HEADER_SIZE])
             packets.append(self.view[at + TRANSPORT_HEADER_SIZE : at + stride - TAG_SIZE])
             sealed.append(self.view[at + TRANSPORT_HEADER_SIZE : at + stride])
+        return views
+
+    def payloads(self, start: int, stride: int, header_length: int, payload: int, count: int) -> list[memoryview]:
+        """Views of what follows the headers in at least `count` rows of one shape: do not change the list."""
+        shape = start, stride, header_length, payload
+        views = self._payloads.get(shape)
+        if views is None:
+            if len(self._payloads) >= _SHAPES_KEPT:
+                self._payloads.clear()
+            views = self._payloads[shape] = []
+        for row in range(len(views), count):
+            at = start + row * stride + TRANSPORT_HEADER_SIZE + header_length
+            views.append(self.view[at : at + payload])
         return views
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "HEADER_SIZE",
     "NEEDS_CSUM",
     "PLAIN",
+    "WHOLE",
     "Offload",
     "VirtioHeader",
     "offload_untrusted",
@@ -96,7 +97,7 @@ class Offload(NamedTuple):
     is_udp: bool
 
 
-_WHOLE: Final = Offload(0, 0, 0, 0, False)
+WHOLE: Final = Offload(0, 0, 0, 0, False)
 
 
 def offload_untrusted(header: bytes | bytearray | memoryview, packet: bytes | bytearray | memoryview) -> Offload:
@@ -116,7 +117,7 @@ def offload_untrusted(header: bytes | bytearray | memoryview, packet: bytes | by
     length = len(packet)
     if gso_type == GSO_NONE:
         if not flags & NEEDS_CSUM:
-            return _WHOLE
+            return WHOLE
         if csum_start + csum_offset + 2 > length:
             raise BadPacket(DropReason.BAD_OFFLOAD_HEADER)
         return Offload(csum_start, 0, csum_start, csum_offset, False)

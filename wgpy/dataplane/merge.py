@@ -1,0 +1,327 @@
+"""Received rows into as few writes as possible: packets of one flow become one superpacket, as the kernel's GRO does.
+
+Most of what arrives is a slab that is one run of one TCP stream: one look at all rows shows it, and the write takes the
+payload from where it lies. What is mixed goes packet by packet through a table of open runs. Each flow leaves in the
+order in which it came. The header of a superpacket is written last, when it is known what belongs to it.
+
+Source: Linux net/ipv4/tcp_offload.c and udp_offload.c, functions *_gro_receive; RFC 9293; RFC 3168 section 5.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from wgpy.constants import TRANSPORT_HEADER_SIZE
+from wgpy.dataplane.rows import ACK, ACK_PSH
+from wgpy.dataplane.selected import Rows
+from wgpy.dataplane.selected import rows as selected
+from wgpy.wire import checksum, virtio
+from wgpy.wire.virtio import Offload, VirtioHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wgpy.dataplane.slab import Slab
+
+__all__ = ["Write", "merge"]
+
+_MAX_LENGTH: Final = 65535
+# As many as the kernel takes in one writev without a copy of its own list (UIO_FASTIOV is 8, UIO_MAXIOV 1024).
+_MAX_MEMBERS: Final = 256
+_TCP: Final = 6
+_UDP: Final = 17
+
+
+class Write(NamedTuple):
+    """What goes to the TUN device in one system call.
+
+    Attributes:
+        buffers: the ten octets of the offload header with the first packet, and then payload.
+        packets: how many were joined.
+    """
+
+    buffers: list[memoryview]
+    packets: int
+
+
+class _Candidate(NamedTuple):
+    """A packet that may be joined.
+
+    Attributes:
+        view: of its arena.
+        at: where the packet begins; the offload header fits before it.
+        length: octets of the packet.
+        offload: its headers, and its payload as segment size.
+        flow: what must agree for two packets to be joined.
+        sequence: TCP sequence number, 0 for UDP.
+        is_pushed: carries PSH.
+    """
+
+    view: memoryview
+    at: int
+    length: int
+    offload: Offload
+    flow: bytes
+    sequence: int
+    is_pushed: bool
+
+
+class _Run:
+    """Packets of one flow that will leave together."""
+
+    __slots__ = ("is_closed", "members", "next_sequence", "size", "total")
+
+    def __init__(self, first: _Candidate) -> None:
+        self.members = [first]
+        self.size = first.offload.gso_size
+        self.total = first.length
+        self.next_sequence = (first.sequence + self.size) & 0xFFFFFFFF
+        self.is_closed = first.is_pushed
+
+    def takes(self, candidate: _Candidate) -> bool:
+        """Add the packet at the end, or in front, if the rules allow it."""
+        first, payload = self.members[0], candidate.offload.gso_size
+        if (
+            candidate.offload.csum_start != first.offload.csum_start
+            or self.total + payload > _MAX_LENGTH
+            or len(self.members) >= _MAX_MEMBERS
+        ):
+            return False
+        is_tcp = not candidate.offload.is_udp
+        if not self.is_closed and payload <= self.size and (not is_tcp or candidate.sequence == self.next_sequence):
+            self.members.append(candidate)
+            self.next_sequence = (self.next_sequence + payload) & 0xFFFFFFFF
+            self.is_closed = payload < self.size or candidate.is_pushed
+        elif (
+            is_tcp
+            and payload == self.size
+            and not candidate.is_pushed
+            and (candidate.sequence + payload) & 0xFFFFFFFF == first.sequence
+            and (len(self.members) > 1 or first.offload.gso_size == payload)
+        ):
+            self.members.insert(0, candidate)
+        else:
+            return False
+        self.total += payload
+        return True
+
+
+def merge(slabs: Sequence[Slab], *, joins_udp: bool, rows: Rows = selected) -> list[Write]:
+    """Make the writes for received rows; the octets before each packet and its headers may be written over.
+
+    Args:
+        slabs: trimmed rows, in order.
+        joins_udp: whether the device takes UDP superpackets.
+        rows: the row functions to use.
+    """
+    # Runs and whole writes in order; runs become writes at the end.
+    out: list[_Run | Write] = []
+    open_runs: dict[bytes, _Run] = {}
+    for slab in slabs:
+        if slab.count > 1:
+            write, flow = _whole_slab(slab, rows, joins_udp=joins_udp)
+            if write is not None:
+                # Whatever follows in this flow comes after it.
+                open_runs.pop(flow, None)
+                out.append(write)
+                continue
+        view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
+        for row in range(slab.count):
+            length = slab.last_length if row == slab.count - 1 else slab.length
+            _add(view, at, length, open_runs, out, joins_udp=joins_udp)
+            at += slab.stride
+    return [_write(run.members) if isinstance(run, _Run) else run for run in out]
+
+
+def _add(
+    view: memoryview,
+    at: int,
+    length: int,
+    open_runs: dict[bytes, _Run],
+    out: list[_Run | Write],
+    *,
+    joins_udp: bool,
+) -> None:
+    flow = _flow(view, at, length)
+    candidate = None if flow is None else _candidate(view, at, length, flow, joins_udp=joins_udp)
+    if candidate is None:
+        # It may belong to any flow (a fragment, an option in front of the ports), or to this one: it overtakes nobody.
+        if flow is not None:
+            open_runs.pop(flow, None)
+        elif open_runs and length >= 20 and _may_be_of_a_flow(view, at):
+            open_runs.clear()
+        out.append(_alone(view, at, length))
+        return
+    run = open_runs.get(candidate.flow)
+    if (
+        run is not None
+        and _agrees(run.members[0], candidate)
+        and _is_intact(candidate)
+        and (len(run.members) > 1 or _is_intact(run.members[0]))
+        and run.takes(candidate)
+    ):
+        return
+    run = open_runs[candidate.flow] = _Run(candidate)
+    out.append(run)
+
+
+def _may_be_of_a_flow(view: memoryview, at: int) -> bool:
+    if view[at] >> 4 == 4:
+        return view[at + 9] in (_TCP, _UDP)
+    # Extension headers may hide anything but ICMP, which stands right behind the header when it is alone.
+    return view[at + 6] != 58
+
+
+def _flow(view: memoryview, at: int, length: int) -> bytes | None:
+    """Protocol, addresses and ports, if they stand where they usually do."""
+    if view[at] == 0x45:
+        if length >= 28 and view[at + 9] in (_TCP, _UDP) and not (view[at + 6] & 0x3F or view[at + 7]):
+            return bytes(view[at + 9 : at + 10]) + bytes(view[at + 12 : at + 24])
+    elif view[at] >> 4 == 6 and length >= 48 and view[at + 6] in (_TCP, _UDP):
+        return bytes(view[at + 6 : at + 7]) + bytes(view[at + 8 : at + 44])
+    return None
+
+
+def _candidate(view: memoryview, at: int, length: int, flow: bytes, *, joins_udp: bool) -> _Candidate | None:
+    start = 20 if view[at] >> 4 == 4 else 40
+    transport = at + start
+    if flow[0] == _UDP:
+        if (
+            not joins_udp
+            or int.from_bytes(view[transport + 4 : transport + 6]) != length - start
+            or length == start + 8
+        ):
+            return None
+        # A zero checksum over IPv4 means none: joining would make one up.
+        if view[transport + 6] == view[transport + 7] == 0:
+            return None
+        offload = Offload(start + 8, length - start - 8, start, virtio.UDP_CSUM_OFFSET, True)
+        return _Candidate(view, at, length, offload, flow, 0, False)
+    if length < start + 20:
+        return None
+    header_length = start + (view[transport + 12] >> 4) * 4
+    flags = view[transport + 13]
+    if header_length < start + 20 or header_length >= length or flags not in (ACK, ACK_PSH):
+        return None
+    offload = Offload(header_length, length - header_length, start, virtio.TCP_CSUM_OFFSET, False)
+    sequence = int.from_bytes(view[transport + 4 : transport + 8])
+    return _Candidate(view, at, length, offload, flow, sequence, flags == ACK_PSH)
+
+
+def _agrees(first: _Candidate, other: _Candidate) -> bool:
+    """Whether all that one header can say only once is the same: TTL, ToS, fragment bits, acknowledgement, options."""
+    a, b, i, j = first.view, other.view, first.at, other.at
+    if first.offload.header_length != other.offload.header_length:
+        return False
+    if a[i] >> 4 == 4:
+        same = a[i + 1] == b[j + 1] and a[i + 6 : i + 9] == b[j + 6 : j + 9]
+    else:
+        same = a[i : i + 4] == b[j : j + 4] and a[i + 7] == b[j + 7]
+    if not same or first.offload.is_udp:
+        return same
+    start, end = first.offload.csum_start, first.offload.header_length
+    return (
+        a[i + start + 8 : i + start + 13] == b[j + start + 8 : j + start + 13]
+        and a[i + start + 14 : i + start + 16] == b[j + start + 14 : j + start + 16]
+        and a[i + start + 18 : i + end] == b[j + start + 18 : j + end]
+    )
+
+
+def _pseudo(view: memoryview, at: int, offload: Offload, length: int) -> int:
+    addresses = view[at + 12 : at + 20] if view[at] >> 4 == 4 else view[at + 8 : at + 40]
+    protocol = _UDP if offload.is_udp else _TCP
+    return checksum.folded(checksum.partial_sum(addresses) + protocol + length - offload.csum_start)
+
+
+def _is_intact(candidate: _Candidate) -> bool:
+    """Whether its checksums are right: a superpacket gets new ones, which would hide damage."""
+    view, at, start = candidate.view, candidate.at, candidate.offload.csum_start
+    if view[at] >> 4 == 4 and checksum.checksum(view[at : at + start]):
+        return False
+    pseudo = _pseudo(view, at, candidate.offload, candidate.length)
+    return not checksum.checksum(view[at + start : at + candidate.length], pseudo)
+
+
+def _whole_slab(slab: Slab, rows: Rows, *, joins_udp: bool) -> tuple[Write | None, bytes]:
+    """A write for the whole slab, if one look shows that its rows follow each other in one flow."""
+    view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
+    flow = _flow(view, at, length)
+    first = None if flow is None else _candidate(view, at, length, flow, joins_udp=joins_udp)
+    if first is None or flow is None or first.is_pushed:
+        return None, b""
+    offload = first.offload
+    total = offload.header_length + slab.count * offload.gso_size - (length - slab.last_length)
+    if total > _MAX_LENGTH or slab.last_length <= offload.header_length:
+        return None, b""
+    is_even = slab.last_length == length
+    body = slab if is_even else slab.part(0, slab.count - 1)
+    if not rows.is_one_stream(body, offload, _pseudo(view, at, offload, length)):
+        return None, b""
+    last_at = at + (slab.count - 1) * slab.stride
+    if not is_even:
+        last = _candidate(view, last_at, slab.last_length, flow, joins_udp=joins_udp)
+        if (
+            last is None
+            or _flow(view, last_at, slab.last_length) != flow
+            or not _agrees(first, last)
+            or not _is_intact(last)
+            or (not offload.is_udp and last.sequence != first.sequence + body.count * offload.gso_size & 0xFFFFFFFF)
+            or (body.count > 1 and not offload.is_udp and _is_pushed(view, last_at - slab.stride, offload))
+        ):
+            return None, b""
+    payloads = slab.arena.payloads(slab.start, slab.stride, offload.header_length, offload.gso_size, slab.count)
+    buffers = payloads[: slab.count]
+    if not is_even:
+        buffers[-1] = view[last_at + offload.header_length : last_at + slab.last_length]
+    buffers[0] = view[at - virtio.HEADER_SIZE : at + length]
+    is_pushed = not offload.is_udp and _is_pushed(view, last_at, offload)
+    _write_header(view, at, offload, total, is_pushed=is_pushed)
+    return Write(buffers, slab.count), flow
+
+
+def _is_pushed(view: memoryview, at: int, offload: Offload) -> bool:
+    return view[at + offload.csum_start + 13] == ACK_PSH
+
+
+def _alone(view: memoryview, at: int, length: int) -> Write:
+    view[at - virtio.HEADER_SIZE : at] = virtio.PLAIN
+    return Write([view[at - virtio.HEADER_SIZE : at + length]], 1)
+
+
+def _write(members: list[_Candidate]) -> Write:
+    first = members[0]
+    view, at, offload = first.view, first.at, first.offload
+    if len(members) == 1:
+        return _alone(view, at, first.length)
+    buffers = [view[at - virtio.HEADER_SIZE : at + first.length]]
+    total = first.length
+    for member in members[1:]:
+        buffers.append(member.view[member.at + offload.header_length : member.at + member.length])
+        total += member.offload.gso_size
+    _write_header(view, at, offload, total, is_pushed=members[-1].is_pushed)
+    return Write(buffers, len(members))
+
+
+def _write_header(view: memoryview, at: int, offload: Offload, total: int, *, is_pushed: bool) -> None:
+    """Make the first packet's headers those of the whole, and say to the kernel how to cut it again."""
+    start = offload.csum_start
+    if view[at] >> 4 == 4:
+        gso_type = virtio.GSO_TCPV4
+        view[at + 2 : at + 4] = total.to_bytes(2)
+        view[at + 10 : at + 12] = b"\0\0"
+        view[at + 10 : at + 12] = checksum.checksum(view[at : at + start]).to_bytes(2)
+    else:
+        gso_type = virtio.GSO_TCPV6
+        view[at + 4 : at + 6] = (total - start).to_bytes(2)
+    transport = at + start
+    if offload.is_udp:
+        gso_type = virtio.GSO_UDP_L4
+        view[transport + 4 : transport + 6] = (total - start).to_bytes(2)
+    elif is_pushed:
+        view[transport + 13] |= 0x08
+    pseudo = _pseudo(view, at, offload, total)
+    view[transport + offload.csum_offset : transport + offload.csum_offset + 2] = pseudo.to_bytes(2)
+    header = VirtioHeader(
+        virtio.NEEDS_CSUM, gso_type, offload.header_length, offload.gso_size, start, offload.csum_offset
+    )
+    view[at - virtio.HEADER_SIZE : at] = header.encode()

@@ -1,0 +1,493 @@
+"""The UDP sockets of a device: one port, IPv4 and IPv6; batches in by UDP_GRO, batches out by UDP_SEGMENT.
+
+Each datagram says which local address it hit, and answers leave from there. Where the kernel or the path refuses
+grouped sends, the same datagrams leave singly, without loss. Nothing here waits: who calls `send` waits for room.
+
+Source: Linux Documentation/networking/segmentation-offloads.rst, ip(7), ipv6(7), udp(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from wgpy.config import Endpoint
+from wgpy.constants import MAX_SEGMENTS, MAX_UDP_PAYLOAD_IPV4
+from wgpy.dataplane.slab import Arena
+from wgpy.errors import DeviceError, DropReason
+from wgpy.protocol.datagrams import DatagramBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Failure", "Local", "UdpSocket", "UdpSockets"]
+
+_UDP_SEGMENT, _UDP_GRO = 103, 104
+_IP_PKTINFO, _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER = 8, 1, 13, 10
+_IPV6_MTU_DISCOVER = 23
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_PMTUDISC_DONT: Final = 0
+_BUFFER_SIZE: Final = 7 * 2**20
+_PORT_RETRIES: Final = 100
+# Receives drained before anything is opened: numpy and the cipher are paid once for all of them.
+_SLOTS: Final = 16
+_SLOT_SIZE: Final = 65536
+_ANCILLARY_SIZE: Final = 256
+_ENDPOINTS_KEPT: Final = 16384
+_ANCILLARIES_KEPT: Final = 1024
+# What a send says when the cached source address or interface is no more (protocol notes 1.10).
+_SOURCE_GONE: Final = frozenset(
+    {errno.ENETUNREACH, errno.EINVAL, errno.ENODEV, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.ENETDOWN}
+)
+_GROUPING_REFUSED: Final = frozenset({errno.EIO, errno.EMSGSIZE, errno.EINVAL, errno.EOPNOTSUPP})
+
+Ancillary: TypeAlias = list[tuple[int, int, bytes]]
+
+
+class Local(NamedTuple):
+    """A local address and interface, as the kernel told them and takes them back.
+
+    Attributes:
+        version: 4 or 6.
+        octets: of in_pktinfo or in6_pktinfo.
+    """
+
+    version: int
+    octets: bytes
+
+    @property
+    def interface(self) -> int:
+        """Number of the interface."""
+        return int(struct.unpack("=i", self.octets[:4] if self.version == 4 else self.octets[16:])[0])
+
+    @property
+    def address(self) -> bytes:
+        """4 or 16 octets."""
+        return self.octets[4:8] if self.version == 4 else self.octets[:16]
+
+
+class Failure(NamedTuple):
+    """A batch that was not sent."""
+
+    batch: DatagramBatch
+    reason: DropReason
+
+
+class UdpSocket:
+    """One socket of one family.
+
+    Attributes:
+        version: 4 or 6.
+        socket: non-blocking, unconnected.
+        groups: whether sends are grouped.
+    """
+
+    def __init__(self, version: int, port: int, *, fwmark: int, groups: bool, coalesces: bool) -> None:
+        """Open and bind.
+
+        Raises:
+            OSError: the family is not there, the port is taken, the mark is not allowed.
+        """
+        self.version = version
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._configure()
+            if fwmark:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+            self.socket.bind(("", port) if version == 4 else ("::", port))
+        except BaseException:
+            self.socket.close()
+            raise
+        self.groups = groups and self._can(_UDP_SEGMENT)
+        if coalesces and self._can(_UDP_GRO):
+            self.socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        self._arena = Arena(_SLOTS * _SLOT_SIZE)
+        self._slots = [[self._arena.view[i * _SLOT_SIZE : (i + 1) * _SLOT_SIZE]] for i in range(_SLOTS)]
+        self._endpoints: dict[tuple[object, ...], Endpoint] = {}
+        self._received: dict[tuple[tuple[int, int, bytes], ...], tuple[Local | None, int, int]] = {}
+        self._locals: dict[bytes, Local] = {}
+        self._ancillaries: dict[tuple[Local | None, int, int], Ancillary] = {}
+        self._addresses: dict[Endpoint, tuple[object, ...]] = {}
+        # Endpoints that refused grouped datagrams, and of which size: a path of small MTU.
+        self._ungrouped: dict[Endpoint, int] = {}
+
+    def _configure(self) -> None:
+        set_option = self.socket.setsockopt
+        for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+            with contextlib.suppress(OSError):
+                set_option(socket.SOL_SOCKET, option, _BUFFER_SIZE)
+                set_option(socket.SOL_SOCKET, forced, _BUFFER_SIZE)
+        if self.version == 4:
+            set_option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            set_option(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+            # Outer packets may be fragmented, as the kernel's own driver lets them be.
+            set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+        else:
+            set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+            set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+
+    def _can(self, option: int) -> bool:
+        try:
+            self.socket.getsockopt(socket.SOL_UDP, option)
+        except OSError:
+            return False
+        return True
+
+    @property
+    def port(self) -> int:
+        """The UDP port that is bound."""
+        return int(self.socket.getsockname()[1])
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.socket.close()
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def receive(self) -> list[DatagramBatch]:
+        """What waits, up to 16 groups; the buffers are used again by the next call.
+
+        ICMP errors that wait on the socket are passed over: whoever can send us one must not stop us.
+        """
+        batches: list[DatagramBatch] = []
+        receive = self.socket.recvmsg_into
+        refused = 0
+        while len(batches) < _SLOTS:
+            slot = len(batches)
+            try:
+                length, ancillary, flags, address = receive(self._slots[slot], _ANCILLARY_SIZE)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                refused += 1
+                if error.errno in (errno.EBADF, errno.ENOTSOCK) or refused > _SLOTS:
+                    break
+                continue
+            key = tuple(ancillary)
+            told = self._received.get(key)
+            if told is None:
+                told = self._read_ancillary(key)
+            local, tos, segment_size = told
+            endpoint = self._endpoints.get(address)
+            if endpoint is None:
+                endpoint = self._endpoint(address)
+            batches.append(
+                DatagramBatch(
+                    self._arena,
+                    min(segment_size, length) or length,
+                    endpoint,
+                    start=slot * _SLOT_SIZE,
+                    length=length,
+                    local=local,
+                    tos=tos,
+                )
+            )
+        return batches
+
+    def _read_ancillary(self, ancillary: tuple[tuple[int, int, bytes], ...]) -> tuple[Local | None, int, int]:
+        local, tos, segment_size = None, 0, 0
+        for level, kind, data in ancillary:
+            match level, kind:
+                case socket.SOL_UDP, 104:
+                    segment_size = struct.unpack_from("=H" if len(data) == 2 else "=i", data)[0]
+                case (socket.IPPROTO_IP, 8) | (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+                    local = self._locals.setdefault(data, Local(self.version, data))
+                case socket.IPPROTO_IP, 1:
+                    tos = data[0]
+                case socket.IPPROTO_IPV6, socket.IPV6_TCLASS:
+                    tos = struct.unpack_from("=i", data)[0] & 0xFF
+                case _:
+                    pass
+        if len(self._received) >= _ANCILLARIES_KEPT:
+            self._received.clear()
+            self._locals.clear()
+        told = self._received[ancillary] = (local, tos, segment_size)
+        return told
+
+    def _endpoint(self, address: tuple[object, ...]) -> Endpoint:
+        host, port = str(address[0]), int(str(address[1]))
+        if self.version == 6 and address[3] and "%" not in host:
+            with contextlib.suppress(OSError):
+                host = f"{host}%{socket.if_indextoname(int(str(address[3])))}"
+        endpoint = Endpoint(host, port or 1)
+        if len(self._endpoints) >= _ENDPOINTS_KEPT:
+            self._endpoints.clear()
+        self._endpoints[address] = endpoint
+        return endpoint
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _address(self, endpoint: Endpoint) -> tuple[object, ...]:
+        address = self._addresses.get(endpoint)
+        if address is None:
+            if self.version == 4:
+                address = (endpoint.host, endpoint.port)
+            else:
+                host, _, zone = endpoint.host.partition("%")
+                scope = 0
+                if zone:
+                    scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+                address = (host, endpoint.port, 0, scope)
+            if len(self._addresses) >= _ENDPOINTS_KEPT:
+                self._addresses.clear()
+            self._addresses[endpoint] = address
+        return address
+
+    def _ancillary(self, local: Local | None, tos: int, segment_size: int) -> Ancillary:
+        key = local, tos, segment_size
+        ancillary = self._ancillaries.get(key)
+        if ancillary is None:
+            ancillary = []
+            if segment_size:
+                ancillary.append((socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment_size)))
+            if self.version == 4:
+                if local is not None:
+                    ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.octets))
+                if tos:
+                    ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", tos)))
+            else:
+                if local is not None:
+                    ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.octets))
+                if tos:
+                    ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)))
+            if len(self._ancillaries) >= _ANCILLARIES_KEPT:
+                self._ancillaries.clear()
+            self._ancillaries[key] = ancillary
+        return ancillary
+
+    def may_group(self, endpoint: Endpoint, segment_size: int) -> bool:
+        """Whether datagrams of this size to this endpoint may leave in one send."""
+        return self.groups and segment_size < self._ungrouped.get(endpoint, 65536)
+
+    def forget_paths(self) -> None:
+        """Routes changed: grouped sends may work again."""
+        self._ungrouped.clear()
+
+    def send(self, buffers: Sequence[memoryview], batch: DatagramBatch, local: Local | None, *, count: int) -> None:
+        """One system call.
+
+        Raises:
+            OSError: as the kernel says; BlockingIOError when there is no room.
+        """
+        ancillary = self._ancillary(local, batch.tos, batch.segment_size if count > 1 else 0)
+        self.socket.sendmsg(buffers, ancillary, 0, self._address(batch.remote))
+
+    def grouping_refused(self, error: OSError, batch: DatagramBatch) -> None:
+        """Remember why a grouped send failed."""
+        if error.errno == errno.EMSGSIZE:
+            known = self._ungrouped.get(batch.remote, 65536)
+            self._ungrouped[batch.remote] = min(known, batch.segment_size)
+        else:
+            # EIO: the outgoing device computes no checksums, so it cannot cut datagrams either.
+            self.groups = False
+
+
+class UdpSockets:
+    """Both sockets of a device.
+
+    Attributes:
+        v4: None where the family is missing.
+        v6: likewise.
+        port: that both are bound to.
+    """
+
+    def __init__(self, port: int = 0, *, fwmark: int = 0, groups: bool = True, coalesces: bool = True) -> None:
+        """Bind both families to one port.
+
+        Args:
+            port: 0 for any that is free in both families.
+            fwmark: 0 for none.
+            groups: use UDP_SEGMENT where it works.
+            coalesces: use UDP_GRO where it works.
+
+        Raises:
+            DeviceError: the port is taken, the mark is not allowed, or there is no family at all.
+        """
+        groups = groups and not _damages_groups(os.uname().release)
+        self.v4: UdpSocket | None = None
+        self.v6: UdpSocket | None = None
+        for attempt in range(_PORT_RETRIES):
+            try:
+                self.v4 = _open(4, port, fwmark, groups, coalesces)
+                self.v6 = _open(6, port or (self.v4.port if self.v4 else 0), fwmark, groups, coalesces)
+                break
+            except OSError as error:
+                self.close()
+                if error.errno != errno.EADDRINUSE or port or attempt == _PORT_RETRIES - 1:
+                    raise _explained(error, port, fwmark) from None
+        sockets = list(self)
+        if not sockets:
+            raise DeviceError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6 sockets")
+        self.port = sockets[0].port
+        self.failures: list[Failure] = []
+        self.stale: list[DatagramBatch] = []
+
+    def __iter__(self) -> Iterator[UdpSocket]:
+        """The sockets that exist."""
+        for one in (self.v4, self.v6):
+            if one is not None:
+                yield one
+
+    def close(self) -> None:
+        """Give the port back."""
+        for one in self:
+            one.close()
+        self.v4 = self.v6 = None
+
+    def set_fwmark(self, fwmark: int) -> None:
+        """Mark what is sent from now on; 0 for no mark.
+
+        Raises:
+            DeviceError: not permitted; nothing has changed then.
+        """
+        done: list[tuple[UdpSocket, int]] = []
+        try:
+            for one in self:
+                before = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+                one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+                done.append((one, before))
+        except OSError as error:
+            for one, before in done:
+                with contextlib.suppress(OSError):
+                    one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, before)
+            raise _explained(error, self.port, fwmark) from None
+
+    def forget_paths(self) -> None:
+        """Routes or addresses changed."""
+        for one in self:
+            one.forget_paths()
+
+    def send(self, batches: Sequence[DatagramBatch], first: int = 0) -> tuple[int, UdpSocket | None]:
+        """Send batches in order, neighbours of one kind together. What fails is noted in `failures` and `stale`.
+
+        Args:
+            batches: from `Engine.datagrams_to_send`.
+            first: where to begin.
+
+        Returns:
+            How far it came, and the socket that had no room left, if one had none.
+        """
+        position, end = first, len(batches)
+        while position < end:
+            batch = batches[position]
+            one = self.v4 if batch.remote.version == 4 else self.v6
+            if one is None:
+                self.failures.append(Failure(batch, DropReason.NO_SOCKET_FOR_FAMILY))
+                position += 1
+                continue
+            try:
+                position += self._send_group(one, batches, position, end)
+            except BlockingIOError:
+                return position, one
+        return position, None
+
+    def _send_group(self, one: UdpSocket, batches: Sequence[DatagramBatch], position: int, end: int) -> int:
+        """Send the batch at `position` and those after it that fit into the same system call; says how many."""
+        batch = batches[position]
+        if not one.may_group(batch.remote, batch.segment_size):
+            self._send_singly(one, batch)
+            return 1
+        buffers = [batch.data]
+        total, segment_size = batch.length, batch.segment_size
+        count = batch.count
+        taken = 1
+        while position + taken < end and total == count * segment_size:
+            following = batches[position + taken]
+            segments = following.count
+            if (
+                following.remote is not batch.remote
+                or following.local is not batch.local
+                or following.tos != batch.tos
+                or (following.segment_size != segment_size and (segments > 1 or following.length > segment_size))
+                or count + segments > MAX_SEGMENTS
+                or total + following.length > MAX_UDP_PAYLOAD_IPV4
+            ):
+                break
+            buffers.append(following.data)
+            total += following.length
+            count += segments
+            taken += 1
+        if count > MAX_SEGMENTS or (count > 1 and total > MAX_UDP_PAYLOAD_IPV4):
+            self._send_singly(one, batch)
+            return 1
+        try:
+            self._try(one, buffers, batch, count)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if count > 1 and error.errno in _GROUPING_REFUSED:
+                one.grouping_refused(error, batch)
+                self._send_singly(one, batch)
+                return 1
+            self.failures += [
+                Failure(failed, DropReason.SEND_FAILED) for failed in batches[position : position + taken]
+            ]
+        return taken
+
+    def _send_singly(self, one: UdpSocket, batch: DatagramBatch) -> None:
+        failed: OSError | None = None
+        for datagram in batch:
+            try:
+                self._try(one, [datagram], batch, 1)
+            except BlockingIOError:
+                # Part of the batch has left: waiting here for room would send it twice. The rest is lost, as in a
+                # queue.
+                failed = failed or OSError(errno.EAGAIN, "no room")
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            self.failures.append(Failure(batch, DropReason.SEND_FAILED))
+
+    def _try(self, one: UdpSocket, buffers: Sequence[memoryview], batch: DatagramBatch, count: int) -> None:
+        """Send; once more without the cached source address when that is what the kernel refuses."""
+        local = batch.local if isinstance(batch.local, Local) and batch.local.version == one.version else None
+        try:
+            one.send(buffers, batch, local, count=count)
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                # An ICMP error of an earlier datagram; it was taken off the socket with this call.
+                one.send(buffers, batch, local, count=count)
+            elif local is not None and error.errno in _SOURCE_GONE:
+                one.send(buffers, batch, None, count=count)
+                self.stale.append(batch)
+            else:
+                raise
+
+
+def _open(version: int, port: int, fwmark: int, groups: bool, coalesces: bool) -> UdpSocket | None:
+    try:
+        return UdpSocket(version, port, fwmark=fwmark, groups=groups, coalesces=coalesces)
+    except OSError as error:
+        # EADDRNOTAVAIL: IPv6 is compiled in and switched off.
+        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            return None
+        raise
+
+
+def _explained(error: OSError, port: int, fwmark: int) -> DeviceError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return DeviceError(error.errno, f"UDP port {port} is taken: choose another, or stop who has it")
+        case errno.EPERM if fwmark:
+            return DeviceError(error.errno, f"fwmark {fwmark:#x} needs CAP_NET_ADMIN")
+        case errno.EACCES:
+            return DeviceError(error.errno, f"UDP port {port} needs CAP_NET_BIND_SERVICE: choose one above 1023")
+        case _:
+            return DeviceError(error.errno, f"UDP socket: {error.strerror}")
+
+
+def _damages_groups(release: str) -> bool:
+    """Linux 7.0 to 7.1.4 damages groups of datagrams of one length."""
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
+    if match is None:
+        return False
+    version = tuple(int(part or 0) for part in match.groups())
+    return (7, 0, 0) <= version <= (7, 1, 4)
