@@ -417,7 +417,7 @@ class Engine:
             ConfigError: there would be too many peers; nothing has changed then.
         """
         self._advance(now)
-        self._check_peer_limit(update)
+        self.check(update)
         if update.clear_private_key:
             self.set_private_key(None, now)
         elif update.private_key is not None:
@@ -560,7 +560,12 @@ class Engine:
             peer.initiate(now)
         self._schedule(peer)
 
-    def _check_peer_limit(self, update: DeviceUpdate) -> None:
+    def check(self, update: DeviceUpdate) -> None:
+        """Whether `apply` would take the update.
+
+        Raises:
+            ConfigError: there would be too many peers, or an endpoint is a name.
+        """
         for peer in update.peers:
             if peer.endpoint is not None and peer.endpoint.is_name:
                 raise ConfigError(f"{peer.endpoint} is a name: resolve it first", field="Endpoint")

@@ -85,6 +85,7 @@ class UdpSocket:
         version: 4 or 6.
         socket: non-blocking, unconnected.
         groups: whether sends are grouped.
+        coalesces: whether receives are.
     """
 
     def __init__(self, version: int, port: int, *, fwmark: int, groups: bool, coalesces: bool) -> None:
@@ -105,7 +106,8 @@ class UdpSocket:
             self.socket.close()
             raise
         self.groups = groups and self._can(_UDP_SEGMENT)
-        if coalesces and self._can(_UDP_GRO):
+        self.coalesces = coalesces and self._can(_UDP_GRO)
+        if self.coalesces:
             self.socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
         self._arena = Arena(_SLOTS * _SLOT_SIZE)
         self._slots = [[self._arena.view[i * _SLOT_SIZE : (i + 1) * _SLOT_SIZE]] for i in range(_SLOTS)]
@@ -163,7 +165,7 @@ class UdpSocket:
         while len(batches) < _SLOTS:
             slot = len(batches)
             try:
-                length, ancillary, flags, address = receive(self._slots[slot], _ANCILLARY_SIZE)
+                length, ancillary, _, address = receive(self._slots[slot], _ANCILLARY_SIZE)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -243,24 +245,25 @@ class UdpSocket:
 
     def _ancillary(self, local: Local | None, tos: int, segment_size: int) -> Ancillary:
         key = local, tos, segment_size
-        ancillary = self._ancillaries.get(key)
-        if ancillary is None:
-            ancillary = []
-            if segment_size:
-                ancillary.append((socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment_size)))
-            if self.version == 4:
-                if local is not None:
-                    ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.octets))
-                if tos:
-                    ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", tos)))
-            else:
-                if local is not None:
-                    ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.octets))
-                if tos:
-                    ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)))
-            if len(self._ancillaries) >= _ANCILLARIES_KEPT:
-                self._ancillaries.clear()
-            self._ancillaries[key] = ancillary
+        known = self._ancillaries.get(key)
+        if known is not None:
+            return known
+        ancillary: Ancillary = []
+        if segment_size:
+            ancillary.append((socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment_size)))
+        if self.version == 4:
+            if local is not None:
+                ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.octets))
+            if tos:
+                ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", tos)))
+        else:
+            if local is not None:
+                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.octets))
+            if tos:
+                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)))
+        if len(self._ancillaries) >= _ANCILLARIES_KEPT:
+            self._ancillaries.clear()
+        self._ancillaries[key] = ancillary
         return ancillary
 
     def may_group(self, endpoint: Endpoint, segment_size: int) -> bool:
