@@ -1,0 +1,192 @@
+"""The daemon of the cross-platform userspace contract: one interface, driven by `wg`.
+
+    set up (TUN, control socket, UDP)  ->  fork unless in the foreground  ->  trio: device, control, link, signals
+
+Whoever starts us may use the interface and the control socket as soon as the foreground process has ended. See
+https://www.wireguard.com/xplatform/ and https://git.zx2c4.com/wireguard-tools (wg-quick).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from wgpy.config import InterfaceConfig
+from wgpy.errors import DeviceError, TunnelClosed
+from wgpy.protocol.engine import Engine
+from wgpy.runtime import world
+from wgpy.runtime.control import ControlSocket, path_of
+from wgpy.runtime.device import Device
+from wgpy.runtime.link import follow_link
+from wgpy.runtime.udp import UdpSockets
+from wgpy.tun.linux import LinuxTun, open_tun, tun_of_fd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["run_daemon"]
+
+_log = logging.getLogger("wgpy.device")
+
+# How soon a removed control socket or a deleted interface ends the daemon.
+_LOOK_AROUND: Final = 1.0
+_LEVELS: Final = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": None}
+
+
+def run_daemon(name: str, *, foreground: bool, environment: Mapping[str, str]) -> int:
+    """Hold an interface until it is deleted or a signal comes.
+
+    Args:
+        name: of the interface.
+        foreground: do not fork.
+        environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE and the offload switches.
+
+    Returns:
+        The exit code: 0 for every orderly end, 1 if the set-up failed.
+    """
+    _start_logging(name, environment.get("LOG_LEVEL", "error"))
+    try:
+        with contextlib.ExitStack() as undo:
+            tun = _open_tun(name, environment)
+            undo.callback(tun.close)
+            control = _open_control(tun.name, environment)
+            undo.callback(control.close)
+            udp = UdpSockets(
+                groups=_allows("WGPY_UDP_GSO", environment), coalesces=_allows("WGPY_UDP_GRO", environment)
+            )
+            undo.callback(udp.close)
+            keylog = _open_keylog(environment)
+            undo.pop_all()
+    except (DeviceError, ValueError) as problem:
+        print(f"wireguard-py: {problem.args[-1]}", file=sys.stderr)
+        return 1
+    if not foreground and not _become_daemon(is_quiet=environment.get("LOG_LEVEL", "silent") == "silent"):
+        return 0  # the parent: control socket and interface belong to the child now
+    engine = Engine(
+        InterfaceConfig(),
+        random=world.random,
+        wall_clock=world.wall_clock,
+        keylog=keylog,
+        mtu=tun.mtu,
+        is_up=False,
+    )
+    try:
+        trio.run(_hold, Device(engine, tun, udp), tun, control)
+    except BaseExceptionGroup as group:
+        _log.critical("ended by a defect; please report this", exc_info=group)
+        return 1
+    finally:
+        control.close()
+    return 0
+
+
+async def _hold(device: Device, tun: LinuxTun, control: ControlSocket) -> None:
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_at_signal, nursery.cancel_scope)
+            await nursery.start(_run_device, device)
+            nursery.start_soon(follow_link, device, tun)
+            nursery.start_soon(control.serve, device)
+            while control.is_present:
+                await trio.sleep(_LOOK_AROUND)
+                tun.current_name()  # raises if the interface was deleted, with its namespace for instance
+            _log.info("the control socket was removed: shutting down")
+            nursery.cancel_scope.cancel()
+    except* TunnelClosed:
+        _log.info("the interface was deleted: shutting down")
+
+
+async def _run_device(device: Device, *, task_status: trio.TaskStatus[None]) -> None:
+    await device.run(task_status=task_status)
+
+
+async def _end_at_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            _log.info("%s: shutting down", signal.Signals(number).name)
+            break
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(1))  # somebody is in a hurry
+    scope.cancel()
+
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
+
+def _allows(switch: str, environment: Mapping[str, str]) -> bool:
+    return environment.get(switch) != "0"
+
+
+def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
+    text = environment.get(variable)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{variable} must be the number of a file descriptor, not {text!r}")
+    return int(text)
+
+
+def _open_tun(name: str, environment: Mapping[str, str]) -> LinuxTun:
+    merges = _allows("WGPY_TUN_GRO", environment)
+    descriptor = _descriptor("WG_TUN_FD", environment)
+    if descriptor is None:
+        return open_tun(name, offload=_allows("WGPY_TUN_OFFLOAD", environment), merges=merges)
+    os.set_blocking(descriptor, False)
+    return tun_of_fd(descriptor, merges=merges)
+
+
+def _open_control(name: str, environment: Mapping[str, str]) -> ControlSocket:
+    descriptor = _descriptor("WG_UAPI_FD", environment)
+    return ControlSocket.bind(path_of(name)) if descriptor is None else ControlSocket.of_fd(descriptor)
+
+
+def _open_keylog(environment: Mapping[str, str]) -> Callable[[str], None] | None:
+    path = environment.get("WG_KEYLOG_FILE")
+    if not path:
+        return None
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as problem:
+        raise DeviceError(problem.errno, f"WG_KEYLOG_FILE={path}: {problem.strerror}") from None
+    print(f"wireguard-py: WARNING: handshake secrets are written to {Path(path).absolute()}", file=sys.stderr)
+
+    def write(line: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end the tunnel
+            os.write(descriptor, line.encode() + b"\n")
+
+    return write
+
+
+def _become_daemon(*, is_quiet: bool) -> bool:
+    """Fork; True in the child. Nothing has started a thread or an event loop yet."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        return False
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2) if is_quiet else (0,):
+        os.dup2(null, descriptor)
+    os.close(null)
+    return True
+
+
+def _start_logging(name: str, level: str) -> None:
+    logger = logging.getLogger("wgpy")
+    threshold = _LEVELS.get(level, logging.ERROR)
+    if threshold is None:
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(levelname)s: ({name}) %(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(threshold)
