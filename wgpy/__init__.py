@@ -1,1 +1,3 @@
 """WireGuard in Python."""
+
+__version__ = "0.1.0"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import sys
 from typing import TYPE_CHECKING
+
+from wgpy import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +37,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(1, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _version() -> str:
-    return importlib.metadata.version("wgpy")
-
-
 def daemon_main(arguments: Sequence[str] | None = None) -> int:
     """`wireguard-py [-f|--foreground] IFACE`."""
     parser = _Parser(
@@ -49,7 +46,7 @@ def daemon_main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
-    parser.add_argument("--version", action="version", version=f"wireguard-py {_version()}")
+    parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     parser.add_argument("interface", metavar="IFACE", help="name of the interface, 1 to 15 characters")
     options = parser.parse_args(arguments)
     # Threads of a linear algebra library that we have no use for: they cost memory and do not survive a fork.

@@ -187,7 +187,8 @@ class DaemonEnd(End):
         """Until the control socket answers `wg show`."""
 
         def ready() -> bool:
-            assert self.process.is_running, f"{self.implementation} ended: {self.process.output[-2000:]}"
+            if not self.process.is_running:
+                raise RuntimeError(f"{self.implementation} ended: {self.process.output[-2000:]}")
             return self.socket.exists() and self.namespace.succeeds("wg", "show", self.interface)
 
         try:

@@ -61,7 +61,6 @@ class Device:
         engine.listen_port = udp.port
         self._timer = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._readers = trio.CancelScope()
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
         self._moves: dict[PublicKey, list[float]] = {}
 
@@ -95,13 +94,12 @@ class Device:
 
     def _start_readers(self) -> None:
         assert self._nursery is not None
-        self._readers = trio.CancelScope()
         for one in self.udp:
-            self._nursery.start_soon(self._read_datagrams, one, self._readers)
+            self._nursery.start_soon(self._read_datagrams, one)
 
-    async def _read_datagrams(self, one: UdpSocket, scope: trio.CancelScope) -> None:
-        with scope, contextlib.suppress(trio.ClosedResourceError):
-            while True:
+    async def _read_datagrams(self, one: UdpSocket) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):
+            while one.is_open:
                 await trio.lowlevel.wait_readable(one.socket)
                 batches = one.receive()
                 if batches:
@@ -257,7 +255,6 @@ class Device:
         )
         self.engine.listen_port = self.udp.port
         self.engine.forget_sources(world.now())
-        self._readers.cancel()
         for one in old:
             trio.lowlevel.notify_closing(one.socket)
         old.close()

@@ -148,6 +148,11 @@ class UdpSocket:
         """The UDP port that is bound."""
         return int(self.socket.getsockname()[1])
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self.socket.fileno() >= 0
+
     def close(self) -> None:
         """Give the port back."""
         self.socket.close()
