@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemons import LEFT, RIGHT, DaemonEnd, End
+from tests.e2e.daemons import LEFT, RIGHT, DaemonEnd
 from tests.e2e.guest import Guest, boot_guest
 from tests.e2e.lab import Lab, Namespace, open_lab
 from tests.machine import why_missing
@@ -61,10 +61,3 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         assert why_missing(group) is None, why_missing(group)
     with open_lab(tmp_path_factory.mktemp("guest")) as opened:
         yield boot_guest(opened)
-
-
-@pytest.fixture
-def ends(lab: Lab, request: pytest.FixtureRequest) -> Iterator[list[End]]:
-    """A list for ends made by a helper; kept alive until the test ends."""
-    made: list[End] = []
-    yield made

@@ -20,10 +20,10 @@ def main() -> int:
     """Run `go install` with its output in the cache."""
     default = Path(__file__).resolve().parents[2] / ".cache" / "bin"
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else default).resolve()
-    if (folder / "wireguard").exists() and (folder / "wireguard.version").is_file():
-        if (folder / "wireguard.version").read_text() == MODULE:
-            print(folder / "wireguard")
-            return 0
+    version = folder / "wireguard.version"
+    if (folder / "wireguard").exists() and version.is_file() and version.read_text() == MODULE:
+        print(folder / "wireguard")
+        return 0
     go = shutil.which("go")
     if go is None:
         print("no `go` in PATH: install Go 1.23 or newer (https://go.dev/dl/)", file=sys.stderr)
