@@ -8,7 +8,8 @@ import pytest
 
 from tests.e2e.conftest import Wire
 from tests.e2e.daemons import LEFT, NEEDS, RIGHT, DaemonEnd, connect
-from tests.e2e.lab import eventually
+from tests.e2e.guest import Guest, KernelEnd, wait_for_neighbour
+from tests.e2e.lab import Lab, eventually
 
 OTHERS = [
     pytest.param("wgpy", id="wgpy"),
@@ -62,3 +63,25 @@ def test_streams_and_datagrams(wire: Wire, other: str, mtu: int) -> None:
     assert transfer(ours, theirs, RIGHT.inner4, "-P", "4") > 1_000_000
     assert transfer(ours, theirs, RIGHT.inner4, "-u", "-b", "50M", "-l", "1200") > 1_000_000
     assert transfer(ours, theirs, RIGHT.inner4, "-u", "-b", "5M", "-l", "64", "-R") > 100_000
+
+
+@pytest.mark.needs("qemu")
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("psk", [False, True], ids=["no-psk", "psk"])
+@pytest.mark.parametrize("initiates", [True, False], ids=["initiator", "responder"])
+def test_with_the_kernel(lab: Lab, guest: Guest, initiates: bool, psk: bool, version: int) -> None:
+    host = lab.namespace("left")
+    theirs = KernelEnd(lab, guest, host)
+    host.address("to-guest", f"{LEFT.outer4}/24", f"{LEFT.outer6}/64")
+    wait_for_neighbour(host, RIGHT.outer(version))
+    ours = DaemonEnd(lab, host)
+    key = lab.host("wg", "genpsk").strip() if psk else None
+    initiator, responder = (ours, theirs) if initiates else (theirs, ours)
+    at = (LEFT, RIGHT) if initiates else (RIGHT, LEFT)
+    connect(initiator, responder, version=version, psk=key, at=at)
+    assert initiator.ping(at[1].inner4, count=3)
+    assert initiator.ping(at[1].inner6, count=3)
+    assert responder.ping(at[0].inner6, count=3, size=1300)
+    assert ours.latest_handshake(theirs)
+    assert theirs.latest_handshake(ours)
+    assert ours.handshakes_logged() == 1
