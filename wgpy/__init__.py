@@ -1,3 +1,130 @@
-"""WireGuard in Python."""
+"""WireGuard in Python: a protocol engine without I/O, a runtime on trio, and a TUN driver.
+
+The path of a packet, from an application to a peer, with the module that owns each step:
+
+    TUN interface --- tun.linux, dataplane.split      a superpacket becomes rows of one slab
+        |
+    Engine ---------- protocol.engine                 destination -> peer (allowedips), keypair or staging (peer)
+        |
+    seal ------------ dataplane.transport             each row becomes one transport data message, in place
+        |
+    UDP socket ------ runtime.udp                     one UDP_SEGMENT send per slab
+
+and back: runtime.udp (UDP_GRO) -> protocol.engine -> dataplane.transport (open, replay) -> dataplane.merge -> tun.linux.
+Handshakes are in noise.handshake, timers in protocol.timers, the one nursery in runtime.device.
+
+What is exported here is the public interface; it is loaded on first use, so that programs which only want the engine
+need neither trio nor Linux.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
+    from wgpy.dataplane.slab import Slab
+    from wgpy.errors import (
+        ConfigError,
+        DeviceError,
+        DropReason,
+        HandshakeTimeout,
+        LocalProtocolError,
+        TunnelClosed,
+        WgpyError,
+    )
+    from wgpy.keys import PresharedKey, PrivateKey, PublicKey
+    from wgpy.protocol.datagrams import DatagramBatch
+    from wgpy.protocol.engine import Engine
+    from wgpy.protocol.events import (
+        EndpointChanged,
+        Event,
+        HandshakeCompleted,
+        HandshakeGaveUp,
+        SessionExpired,
+        UnknownPeer,
+    )
+    from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
+    from wgpy.runtime.device import Device
+    from wgpy.runtime.tunnel import open_device, open_interface
+    from wgpy.tun.base import PacketDevice
+    from wgpy.tun.memory import MemoryDevice
+
+_HOMES = {
+    "ConfigError": "errors",
+    "DatagramBatch": "protocol.datagrams",
+    "Device": "runtime.device",
+    "DeviceError": "errors",
+    "DropReason": "errors",
+    "Endpoint": "config",
+    "EndpointChanged": "protocol.events",
+    "Engine": "protocol.engine",
+    "EngineStatistics": "protocol.statistics",
+    "Event": "protocol.events",
+    "HandshakeCompleted": "protocol.events",
+    "HandshakeGaveUp": "protocol.events",
+    "HandshakeTimeout": "errors",
+    "InterfaceConfig": "config",
+    "LocalProtocolError": "errors",
+    "MemoryDevice": "tun.memory",
+    "PacketDevice": "tun.base",
+    "PeerConfig": "config",
+    "PeerStatistics": "protocol.statistics",
+    "PresharedKey": "keys",
+    "PrivateKey": "keys",
+    "PublicKey": "keys",
+    "SessionExpired": "protocol.events",
+    "Slab": "dataplane.slab",
+    "TunnelClosed": "errors",
+    "UnknownPeer": "protocol.events",
+    "WgpyError": "errors",
+    "open_device": "runtime.tunnel",
+    "open_interface": "runtime.tunnel",
+}
+
+__all__ = [
+    "ConfigError",
+    "DatagramBatch",
+    "Device",
+    "DeviceError",
+    "DropReason",
+    "Endpoint",
+    "EndpointChanged",
+    "Engine",
+    "EngineStatistics",
+    "Event",
+    "HandshakeCompleted",
+    "HandshakeGaveUp",
+    "HandshakeTimeout",
+    "InterfaceConfig",
+    "LocalProtocolError",
+    "MemoryDevice",
+    "PacketDevice",
+    "PeerConfig",
+    "PeerStatistics",
+    "PresharedKey",
+    "PrivateKey",
+    "PublicKey",
+    "SessionExpired",
+    "Slab",
+    "TunnelClosed",
+    "UnknownPeer",
+    "WgpyError",
+    "open_device",
+    "open_interface",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wgpy' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"wgpy.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,146 @@
+"""What most people call: an interface from a configuration, as an asynchronous context.
+
+    async with open_interface("wg0", config) as device: ...
+
+opens the TUN interface and the sockets, sets addresses and routes, and closes all of it at the end, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from wgpy.config import Endpoint, InterfaceConfig
+from wgpy.constants import DEFAULT_MTU
+from wgpy.errors import ConfigError
+from wgpy.protocol.engine import Engine
+from wgpy.runtime import world
+from wgpy.runtime.device import Device
+from wgpy.runtime.link import follow_link
+from wgpy.runtime.udp import UdpSockets
+from wgpy.tun.linux import open_tun
+from wgpy.tun.netlink import Netlink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from wgpy.tun.base import PacketDevice
+    from wgpy.tun.linux import LinuxTun
+
+__all__ = ["open_device", "open_interface", "resolve_endpoints"]
+
+
+@contextlib.asynccontextmanager
+async def open_device(
+    config: InterfaceConfig, packets: PacketDevice, *, keylog: Callable[[str], None] | None = None
+) -> AsyncIterator[Device]:
+    """Run a tunnel over any packet device: the door for stacks and tests of your own.
+
+    Args:
+        config: keys, peers and port; endpoints may be names.
+        packets: where inner packets come from and go to; closed at the end.
+        keylog: called with one line per handshake secret.
+
+    Raises:
+        DeviceError: the port is taken or the mark not allowed.
+        ConfigError: an endpoint's name has no address.
+        TunnelClosed: the packet device ended.
+    """
+    with contextlib.ExitStack() as undo:
+        undo.callback(packets.close)
+        config = await resolve_endpoints(config)
+        engine = Engine(config, random=world.random, wall_clock=world.wall_clock, keylog=keylog, mtu=packets.mtu)
+        udp = UdpSockets(config.listen_port, fwmark=config.fwmark)
+        undo.pop_all()
+    device = Device(engine, packets, udp)
+    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        await nursery.start(_run, device)
+        yield device
+        nursery.cancel_scope.cancel()
+
+
+async def _run(device: Device, *, task_status: trio.TaskStatus[None]) -> None:
+    await device.run(task_status=task_status)
+
+
+@contextlib.asynccontextmanager
+async def open_interface(
+    name: str, config: InterfaceConfig, *, keylog: Callable[[str], None] | None = None
+) -> AsyncIterator[Device]:
+    """Hold a TUN interface with the addresses, MTU and routes of the configuration (needs CAP_NET_ADMIN).
+
+    Routes follow AllowedIPs unless the configuration says `Table = off`. Hooks (`PostUp` and the like) and DNS are for
+    wg-quick: they are kept in the configuration and not acted upon.
+
+    Args:
+        name: of the interface, 1 to 15 characters.
+        config: endpoints may be names.
+        keylog: called with one line per handshake secret.
+
+    Raises:
+        DeviceError: no TUN, no permission, the name or the port is taken.
+        ConfigError: an endpoint's name has no address, or a default route would lead the tunnel into itself.
+        TunnelClosed: the interface was deleted.
+    """
+    _refuse_default_route(config)
+    tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
+    async with open_device(config, tun, keylog=keylog) as device:
+        _configure_link(tun, config)
+        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            nursery.start_soon(follow_link, device, tun)
+            yield device
+            nursery.cancel_scope.cancel()
+
+
+def _refuse_default_route(config: InterfaceConfig) -> None:
+    if config.table != "auto":
+        return
+    for number, peer in enumerate(config.peers, 1):
+        if any(prefix.length == 0 for prefix in peer.allowed_ips):
+            raise ConfigError(
+                "a default route would lead the tunnel's own datagrams into the tunnel: set `Table = off` and add "
+                "routes by a rule, or use `wgpy up`",
+                field=f"Peer[{number}].AllowedIPs",
+            )
+
+
+def _configure_link(tun: LinuxTun, config: InterfaceConfig) -> None:
+    with Netlink() as netlink:
+        for address in config.addresses:
+            netlink.add_address(tun.index, ipaddress.ip_interface(str(address)))
+        netlink.set_link(tun.index, is_up=True)
+        if config.table == "auto":
+            for peer in config.peers:
+                for prefix in peer.allowed_ips:
+                    netlink.add_route(tun.index, ipaddress.ip_network(str(prefix)))
+
+
+async def resolve_endpoints(config: InterfaceConfig) -> InterfaceConfig:
+    """The same configuration with addresses in place of names.
+
+    Raises:
+        ConfigError: a name has no address.
+    """
+    peers = list(config.peers)
+    for position, peer in enumerate(peers):
+        if peer.endpoint is None or not peer.endpoint.is_name:
+            continue
+        try:
+            found = await trio.socket.getaddrinfo(
+                peer.endpoint.host, peer.endpoint.port, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG
+            )
+        except OSError as problem:
+            raise ConfigError(
+                f"cannot resolve {peer.endpoint.host!r}: {problem.strerror or problem}",
+                field=f"Peer[{position + 1}].Endpoint",
+            ) from None
+        host, port = found[0][4][:2]
+        peers[position] = dataclasses.replace(peer, endpoint=Endpoint(str(host), int(port)))
+    if peers == list(config.peers):
+        return config
+    return dataclasses.replace(config, peers=tuple(peers))
