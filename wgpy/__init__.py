@@ -10,7 +10,7 @@ The path of a packet, from an application to a peer, with the module that owns e
         |
     UDP socket ------ runtime.udp                     one UDP_SEGMENT send per slab
 
-and back: runtime.udp (UDP_GRO) -> protocol.engine -> dataplane.transport (open, replay) -> dataplane.merge -> tun.linux.
+and back: runtime.udp (UDP_GRO), protocol.engine, dataplane.transport (open, replay), dataplane.merge, tun.linux.
 Handshakes are in noise.handshake, timers in protocol.timers, the one nursery in runtime.device.
 
 What is exported here is the public interface; it is loaded on first use, so that programs which only want the engine

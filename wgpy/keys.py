@@ -10,7 +10,7 @@ import binascii
 import hmac
 from typing import TYPE_CHECKING, Final
 
-from wgpy.crypto.dh import Secret
+from wgpy.crypto import aead, dh
 from wgpy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,13 +73,17 @@ class PrivateKey:
         Raises:
             ConfigError: another length, or not base64. The message does not quote the value.
         """
-        self.secret = Secret(_octets(value, "PrivateKey"))
+        self.secret = dh.Secret(_octets(value, "PrivateKey"))
         self._public_key = PublicKey(self.secret.public)
 
     @classmethod
-    def generate(cls, random: Callable[[int], bytes]) -> PrivateKey:
-        """Make a new key from a source of unpredictable octets, such as `secrets.token_bytes`."""
-        return cls(random(_SIZE))
+    def generate(cls, random: Callable[[int], bytes] | None = None) -> PrivateKey:
+        """Make a new key.
+
+        Args:
+            random: a source of unpredictable octets for tests; None takes the one of the cryptographic library.
+        """
+        return cls(dh.generate() if random is None else random(_SIZE))
 
     @property
     def public_key(self) -> PublicKey:
@@ -169,9 +173,13 @@ class PresharedKey:
         self._octets = _octets(value, "PresharedKey")
 
     @classmethod
-    def generate(cls, random: Callable[[int], bytes]) -> PresharedKey:
-        """Make a new key from a source of unpredictable octets, such as `secrets.token_bytes`."""
-        return cls(random(_SIZE))
+    def generate(cls, random: Callable[[int], bytes] | None = None) -> PresharedKey:
+        """Make a new key.
+
+        Args:
+            random: a source of unpredictable octets for tests; None takes the one of the cryptographic library.
+        """
+        return cls(aead.generate_key() if random is None else random(_SIZE))
 
     @property
     def is_zero(self) -> bool:

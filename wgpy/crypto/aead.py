@@ -18,7 +18,12 @@ from wgpy.errors import BadPacket, DropReason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["TransportCipher", "open_untrusted", "seal"]
+__all__ = ["TransportCipher", "generate_key", "open_untrusted", "seal"]
+
+
+def generate_key() -> bytes:
+    """32 octets for a new symmetric key, from the library's own generator."""
+    return ChaCha20Poly1305.generate_key()
 
 
 def seal(key: bytes, counter: int, plaintext: bytes, aad: bytes) -> bytes:

@@ -9,7 +9,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from wgpy.errors import BadPacket, DropReason
 
-__all__ = ["Secret", "clamp"]
+__all__ = ["Secret", "clamp", "generate"]
+
+
+def generate() -> bytes:
+    """32 octets for a new secret, from the library's own generator."""
+    return X25519PrivateKey.generate().private_bytes_raw()
 
 
 def clamp(octets: bytes) -> bytes:

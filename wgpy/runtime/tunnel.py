@@ -27,7 +27,7 @@ from wgpy.tun.linux import open_tun
 from wgpy.tun.netlink import Netlink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from wgpy.tun.base import PacketDevice
     from wgpy.tun.linux import LinuxTun
@@ -58,14 +58,28 @@ async def open_device(
         udp = UdpSockets(config.listen_port, fwmark=config.fwmark)
         undo.pop_all()
     device = Device(engine, packets, udp)
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
-        await nursery.start(_run, device)
-        yield device
-        nursery.cancel_scope.cancel()
+    with _unwrapped():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_run, device)
+            yield device
+            nursery.cancel_scope.cancel()
 
 
 async def _run(device: Device, *, task_status: trio.TaskStatus[None]) -> None:
     await device.run(task_status=task_status)
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise the one exception of a group as it is: that there is a nursery inside is nobody's business."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        alone = group.exceptions[0]
+        alone.__suppress_context__ = True
+        raise alone from alone.__cause__
 
 
 @contextlib.asynccontextmanager
@@ -91,10 +105,11 @@ async def open_interface(
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     async with open_device(config, tun, keylog=keylog) as device:
         _configure_link(tun, config)
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
-            nursery.start_soon(follow_link, device, tun)
-            yield device
-            nursery.cancel_scope.cancel()
+        with _unwrapped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follow_link, device, tun)
+                yield device
+                nursery.cancel_scope.cancel()
 
 
 def _refuse_default_route(config: InterfaceConfig) -> None:
