@@ -24,7 +24,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: demo-tunnel ## Two devices, a real handshake, 100 MB; no root needed
 
 demo-tunnel: $(VENV)/installed ## The same: the demonstration of the library
-	@$(BIN)/python -m wgpy.demo
+	@$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/installed ## Every test that this machine can run; what was left out is listed at the end
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)

@@ -1,0 +1,1 @@
+"""Measurements and the demonstration; run as `python -m benchmarks`."""
