@@ -32,6 +32,7 @@ __all__ = [
     "RequestReader",
     "format_errno",
     "format_state",
+    "parse_state",
 ]
 
 MAX_LINE: Final = 65536
@@ -188,6 +189,56 @@ def format_state(state: DeviceState) -> Iterator[bytes]:
         lines = []
     lines.append("errno=0\n\n")
     yield "".join(lines).encode()
+
+
+def parse_state(answer: bytes) -> DeviceState:
+    """Read the answer to `get`, from any implementation: what we do not know is passed over.
+
+    Args:
+        answer: everything up to and including the empty line.
+
+    Raises:
+        ConfigError: it is no such answer, or says that `get` failed.
+    """
+    device: dict[str, str] = {}
+    peers: list[tuple[dict[str, str], list[str]]] = []
+    number = ""
+    for line in answer.decode(errors="replace").splitlines():
+        key, _, value = line.partition("=")
+        if key == "public_key":
+            peers.append(({"public_key": value}, []))
+        elif key == "errno":
+            number = value
+        elif key == "allowed_ip" and peers:
+            peers[-1][1].append(value)
+        else:
+            (peers[-1][0] if peers else device)[key] = value
+    if number != "0":
+        raise ConfigError(f"the daemon answered errno={number or 'nothing'}")
+    try:
+        private_key = bytes.fromhex(device.get("private_key", ""))
+        return DeviceState(
+            private_key=PrivateKey(private_key) if any(private_key) else None,
+            listen_port=int(device.get("listen_port", "0")),
+            fwmark=int(device.get("fwmark", "0")),
+            peers=[_parse_peer(values, prefixes) for values, prefixes in peers],
+        )
+    except ValueError as problem:  # ConfigError is one too
+        raise ConfigError(f"the daemon's answer cannot be read: {problem}") from None
+
+
+def _parse_peer(values: dict[str, str], prefixes: list[str]) -> PeerState:
+    seconds, nanoseconds = (int(values.get(f"last_handshake_time_{unit}", "0")) for unit in ("sec", "nsec"))
+    return PeerState(
+        public_key=PublicKey(bytes.fromhex(values["public_key"])),
+        preshared_key=PresharedKey(bytes.fromhex(values.get("preshared_key", "")) or bytes(32)),
+        endpoint=Endpoint.parse(values["endpoint"]) if "endpoint" in values else None,
+        last_handshake_time=seconds + nanoseconds / 1e9,
+        tx_bytes=int(values.get("tx_bytes", "0")),
+        rx_bytes=int(values.get("rx_bytes", "0")),
+        persistent_keepalive=int(values.get("persistent_keepalive_interval", "0")),
+        allowed_ips=[Prefix.parse(prefix) for prefix in prefixes],
+    )
 
 
 def format_errno(number: int, *, is_set: bool) -> bytes:

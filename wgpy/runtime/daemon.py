@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from wgpy.config import InterfaceConfig
-from wgpy.errors import DeviceError, TunnelClosed
+from wgpy.constants import DEFAULT_MTU
+from wgpy.errors import ConfigError, DeviceError, TunnelClosed
 from wgpy.protocol.engine import Engine
 from wgpy.runtime import world
+from wgpy.runtime.addressing import address_link, with_mark
 from wgpy.runtime.control import ControlSocket, path_of
 from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
@@ -40,50 +42,57 @@ _LOOK_AROUND: Final = 1.0
 _LEVELS: Final = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": None}
 
 
-def run_daemon(name: str, *, foreground: bool, environment: Mapping[str, str]) -> int:
+def run_daemon(
+    name: str, *, foreground: bool, environment: Mapping[str, str], config: InterfaceConfig | None = None
+) -> int:
     """Hold an interface until it is deleted or a signal comes.
 
     Args:
         name: of the interface.
         foreground: do not fork.
         environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE and the offload switches.
+        config: keys, peers, addresses and routes to start with, endpoints resolved; without, the interface is down and
+            knows nobody.
 
     Returns:
-        The exit code: 0 for every orderly end, 1 if the set-up failed.
+        The exit code: 0 for every orderly end.
+
+    Raises:
+        DeviceError: no TUN, no permission, something is in use.
+        ConfigError: a variable of the environment, or the configuration, is wrong.
     """
     _start_logging(name, environment.get("LOG_LEVEL", "error"))
-    try:
-        with contextlib.ExitStack() as undo:
-            tun = _open_tun(name, environment)
-            undo.callback(tun.close)
-            control = _open_control(tun.name, environment)
-            undo.callback(control.close)
-            udp = UdpSockets(
-                groups=_allows("WGPY_UDP_GSO", environment), coalesces=_allows("WGPY_UDP_GRO", environment)
-            )
-            undo.callback(udp.close)
-            keylog = _open_keylog(environment)
-            undo.pop_all()
-    except (DeviceError, ValueError) as problem:
-        print(f"wireguard-py: {problem.args[-1]}", file=sys.stderr)
-        return 1
-    if not foreground and not _become_daemon(is_quiet=environment.get("LOG_LEVEL", "silent") == "silent"):
-        return 0  # the parent: control socket and interface belong to the child now
-    engine = Engine(
-        InterfaceConfig(),
-        random=world.random,
-        wall_clock=world.wall_clock,
-        keylog=keylog,
-        mtu=tun.mtu,
-        is_up=False,
-    )
-    try:
-        trio.run(_hold, Device(engine, tun, udp), tun, control)
-    except BaseExceptionGroup as group:
-        _log.critical("ended by a defect; please report this", exc_info=group)
-        return 1
-    finally:
-        control.close()
+    marked = with_mark(config or InterfaceConfig())
+    with contextlib.ExitStack() as setup:
+        tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU)
+        setup.callback(tun.close)
+        control = _open_control(tun.name, environment)
+        setup.callback(control.close)
+        udp = UdpSockets(
+            marked.listen_port,
+            fwmark=marked.fwmark,
+            groups=_allows("WGPY_UDP_GSO", environment),
+            coalesces=_allows("WGPY_UDP_GRO", environment),
+        )
+        setup.callback(udp.close)
+        engine = Engine(
+            marked,
+            random=world.random,
+            wall_clock=world.wall_clock,
+            keylog=_open_keylog(environment),
+            mtu=tun.mtu,
+            is_up=False,
+        )
+        if config is not None:
+            setup.enter_context(address_link(tun.index, marked))
+        if not foreground and not _become_daemon(is_quiet=environment.get("LOG_LEVEL", "silent") == "silent"):
+            setup.pop_all()  # interface, socket and rules belong to the child now
+            return 0
+        try:
+            trio.run(_hold, Device(engine, tun, udp), tun, control)
+        except BaseExceptionGroup as group:
+            _log.critical("ended by a defect; please report this", exc_info=group)
+            return 1
     return 0
 
 
@@ -129,15 +138,15 @@ def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{variable} must be the number of a file descriptor, not {text!r}")
+        raise ConfigError(f"expected the number of a file descriptor, got {text!r}", field=variable)
     return int(text)
 
 
-def _open_tun(name: str, environment: Mapping[str, str]) -> LinuxTun:
+def _open_tun(name: str, environment: Mapping[str, str], mtu: int) -> LinuxTun:
     merges = _allows("WGPY_TUN_GRO", environment)
     descriptor = _descriptor("WG_TUN_FD", environment)
     if descriptor is None:
-        return open_tun(name, offload=_allows("WGPY_TUN_OFFLOAD", environment), merges=merges)
+        return open_tun(name, mtu=mtu, offload=_allows("WGPY_TUN_OFFLOAD", environment), merges=merges)
     os.set_blocking(descriptor, False)
     return tun_of_fd(descriptor, merges=merges)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
@@ -20,19 +19,18 @@ from wgpy.constants import DEFAULT_MTU
 from wgpy.errors import ConfigError
 from wgpy.protocol.engine import Engine
 from wgpy.runtime import world
+from wgpy.runtime.addressing import address_link, with_mark
 from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.udp import UdpSockets
 from wgpy.tun.linux import open_tun
-from wgpy.tun.netlink import Netlink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from wgpy.tun.base import PacketDevice
-    from wgpy.tun.linux import LinuxTun
 
-__all__ = ["open_device", "open_interface", "resolve_endpoints"]
+__all__ = ["open_device", "open_interface", "resolve_endpoints", "resolve_endpoints_now"]
 
 
 @contextlib.asynccontextmanager
@@ -98,44 +96,31 @@ async def open_interface(
 
     Raises:
         DeviceError: no TUN, no permission, the name or the port is taken.
-        ConfigError: an endpoint's name has no address, or a default route would lead the tunnel into itself.
+        ConfigError: an endpoint's name has no address, or there is no such routing table.
         TunnelClosed: the interface was deleted.
     """
-    _refuse_default_route(config)
+    config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     async with open_device(config, tun, keylog=keylog) as device:
-        _configure_link(tun, config)
-        with _unwrapped():
+        with address_link(tun.index, config), _unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follow_link, device, tun)
                 yield device
                 nursery.cancel_scope.cancel()
 
 
-def _refuse_default_route(config: InterfaceConfig) -> None:
-    if config.table != "auto":
-        return
-    for number, peer in enumerate(config.peers, 1):
-        if any(prefix.length == 0 for prefix in peer.allowed_ips):
-            raise ConfigError(
-                "a default route would lead the tunnel's own datagrams into the tunnel: set `Table = off` and add "
-                "routes by a rule, or use `wgpy up`",
-                field=f"Peer[{number}].AllowedIPs",
-            )
-
-
-def _configure_link(tun: LinuxTun, config: InterfaceConfig) -> None:
-    with Netlink() as netlink:
-        for address in config.addresses:
-            netlink.add_address(tun.index, ipaddress.ip_interface(str(address)))
-        netlink.set_link(tun.index, is_up=True)
-        if config.table == "auto":
-            for peer in config.peers:
-                for prefix in peer.allowed_ips:
-                    netlink.add_route(tun.index, ipaddress.ip_network(str(prefix)))
-
-
 async def resolve_endpoints(config: InterfaceConfig) -> InterfaceConfig:
+    """The same configuration with addresses in place of names, without holding up other tasks.
+
+    Raises:
+        ConfigError: a name has no address.
+    """
+    if not any(peer.endpoint and peer.endpoint.is_name for peer in config.peers):
+        return config
+    return await trio.to_thread.run_sync(resolve_endpoints_now, config)
+
+
+def resolve_endpoints_now(config: InterfaceConfig) -> InterfaceConfig:
     """The same configuration with addresses in place of names.
 
     Raises:
@@ -146,7 +131,7 @@ async def resolve_endpoints(config: InterfaceConfig) -> InterfaceConfig:
         if peer.endpoint is None or not peer.endpoint.is_name:
             continue
         try:
-            found = await trio.socket.getaddrinfo(
+            found = socket.getaddrinfo(
                 peer.endpoint.host, peer.endpoint.port, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG
             )
         except OSError as problem:
@@ -156,6 +141,4 @@ async def resolve_endpoints(config: InterfaceConfig) -> InterfaceConfig:
             ) from None
         host, port = found[0][4][:2]
         peers[position] = dataclasses.replace(peer, endpoint=Endpoint(str(host), int(port)))
-    if peers == list(config.peers):
-        return config
     return dataclasses.replace(config, peers=tuple(peers))

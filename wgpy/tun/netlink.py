@@ -19,7 +19,7 @@ from wgpy.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Link", "LinkGone", "LinkNews", "Netlink", "OtherNews", "read_news", "subscribe"]
+__all__ = ["Link", "LinkGone", "LinkNews", "Netlink", "OtherNews", "Rule", "read_news", "subscribe"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -33,9 +33,13 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _ERROR, _DONE = 2, 3
 _NEW_LINK, _DEL_LINK, _GET_LINK = 16, 17, 18
 _NEW_ADDRESS, _NEW_ROUTE, _DEL_ROUTE = 20, 24, 25
-_REQUEST, _ACK, _REPLACE, _CREATE = 0x01, 0x04, 0x100, 0x400
+_REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE = 0x01, 0x04, 0x100, 0x200, 0x400
 _IFNAME, _MTU, _GSO_MAX_SEGS = 3, 4, 40
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_NEW_RULE, _DEL_RULE = 32, 33
+_FRA_SUPPRESS_PREFIXLENGTH, _FRA_TABLE, _FRA_FWMARK = 14, 15, 10
+_RULE_INVERTED: Final = 0x2
+_ACTION_TABLE: Final = 1
 _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 _IFF_UP: Final = 0x1
 _TABLE_MAIN: Final = 254
@@ -61,6 +65,35 @@ class Link:
     name: str
     mtu: int
     is_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule: which table is asked for which packets.
+
+    Attributes:
+        version: 4 or 6.
+        table: to look in.
+        unless_mark: for packets that do not bear this mark; 0 for all packets.
+        suppress_prefixlength: pass over what the table says with a prefix as short as this; None for nothing.
+    """
+
+    version: int
+    table: int
+    unless_mark: int = 0
+    suppress_prefixlength: int | None = None
+
+    def packed(self) -> bytes:
+        """The body of a request."""
+        family = socket.AF_INET if self.version == 4 else socket.AF_INET6
+        flags = _RULE_INVERTED if self.unless_mark else 0
+        body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, _ACTION_TABLE, flags)
+        body += _attribute(_FRA_TABLE, struct.pack("=I", self.table))
+        if self.unless_mark:
+            body += _attribute(_FRA_FWMARK, struct.pack("=I", self.unless_mark))
+        if self.suppress_prefixlength is not None:
+            body += _attribute(_FRA_SUPPRESS_PREFIXLENGTH, struct.pack("=I", self.suppress_prefixlength))
+        return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +238,22 @@ class Netlink:
         body += _attribute(_RTA_DST, network.network_address.packed) + _attribute(_RTA_OIF, struct.pack("=I", index))
         body += _attribute(_RTA_TABLE, struct.pack("=I", table))
         self._request(_NEW_ROUTE, _REQUEST | _ACK | _CREATE | _REPLACE, body, f"route {network}")
+
+    def add_rule(self, rule: Rule) -> None:
+        """Add a policy routing rule.
+
+        Raises:
+            DeviceError: the kernel refuses.
+        """
+        self._request(_NEW_RULE, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, rule.packed(), "a routing rule")
+
+    def delete_rule(self, rule: Rule) -> None:
+        """Delete a rule that was added.
+
+        Raises:
+            DeviceError: the kernel refuses.
+        """
+        self._request(_DEL_RULE, _REQUEST | _ACK, rule.packed(), "a routing rule")
 
     def _request(self, kind: int, flags: int, body: bytes, what: str) -> list[tuple[int, bytes]]:
         self._socket.send(_MESSAGE.pack(_MESSAGE.size + len(body), kind, flags, 1, 0) + body)

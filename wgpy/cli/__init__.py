@@ -1,0 +1,86 @@
+"""Commands: `wireguard-py` for wg and wg-quick, `wgpy` for people.
+
+Every command is a module with `add_to(commands)`, which declares its arguments, and a function that runs it and returns
+the exit code. What a command needs is imported when it runs, so that `wgpy pubkey` does not load an event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from wgpy import __version__
+from wgpy.cli import capture, check, interfaces, keylog, keys, show
+from wgpy.cli.parser import Parser
+from wgpy.errors import WgpyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["daemon_main", "main"]
+
+_DAEMON_EXAMPLES = """\
+  wireguard-py wg0                     make the interface wg0 and go to the background
+  wireguard-py -f wg0                  stay in the foreground
+  WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-py wg-quick up wg0
+
+environment:
+  LOG_LEVEL=verbose|error|silent       how much to say (error)
+  WG_PROCESS_FOREGROUND=1              like -f
+  WG_TUN_FD=N, WG_UAPI_FD=N            use an open TUN device, a listening control socket
+  WG_KEYLOG_FILE=PATH                  append handshake secrets, for Wireshark
+  WGPY_TUN_OFFLOAD=0, WGPY_TUN_GRO=0, WGPY_UDP_GSO=0, WGPY_UDP_GRO=0
+                                       switch an offload off
+"""
+_EXAMPLES = """\
+  wgpy genkey > private.key && wgpy pubkey < private.key > public.key
+  wgpy check wg0.conf
+  sudo wgpy up wg0.conf && sudo wgpy show wg0 --watch
+"""
+
+
+def daemon_main(arguments: Sequence[str] | None = None) -> int:
+    """`wireguard-py [-f|--foreground] IFACE`: the exit code."""
+    parser = Parser(
+        prog="wireguard-py",
+        description="Hold a WireGuard interface in userspace; configure it with wg or wg-quick.",
+        examples=_DAEMON_EXAMPLES,
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
+    parser.add_argument("interface", metavar="IFACE", help="name of the interface, 1 to 15 characters")
+    options = parser.parse_args(arguments)
+    return _guarded(parser.prog, lambda: interfaces.hold(options.interface, foreground=options.foreground))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`wgpy COMMAND`: the exit code."""
+    parser = Parser(prog="wgpy", description="WireGuard in Python, for people.", examples=_EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"wgpy {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for module in (keys, interfaces, show, check, capture, keylog):
+        module.add_to(commands)
+    options = parser.parse_args(arguments)
+    return _guarded(parser.prog, lambda: options.run(options))
+
+
+def _guarded(program: str, command: Callable[[], int]) -> int:
+    """Run a command; what goes wrong is one line on standard error."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except WgpyError as problem:
+        text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+        print(f"{program}: {text}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `wgpy show | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        print(f"{program}: {where}{problem.strerror or problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code

@@ -1,0 +1,126 @@
+"""`wgpy up`, `wgpy down`, and what `wireguard-py` does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wgpy.cli.check import read_text
+from wgpy.cli.parser import add_command
+from wgpy.errors import ConfigError, DeviceError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from wgpy.cli.parser import Commands, Parser
+    from wgpy.config import InterfaceConfig
+
+__all__ = ["add_to", "hold"]
+
+_CONFIGURATIONS = Path("/etc/wireguard")
+_SOCKETS = Path("/var/run/wireguard")
+_PATIENCE = 10.0
+
+
+def add_to(commands: Commands[Parser]) -> None:
+    """Declare the commands."""
+    up = add_command(
+        commands,
+        "up",
+        _up,
+        "bring an interface up from a configuration file",
+        examples="  sudo wgpy up wg0                  /etc/wireguard/wg0.conf\n"
+        "  sudo wgpy up ./office.conf        the interface is called office\n"
+        "  sudo wgpy up --foreground wg0     until Ctrl-C; for systemd and containers\n",
+    )
+    up.add_argument("conf", metavar="CONF", help="a file NAME.conf, or the NAME of one in /etc/wireguard")
+    up.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    up.add_argument("--keylog", metavar="FILE", help="append handshake secrets to this file, for Wireshark")
+    down = add_command(
+        commands,
+        "down",
+        _down,
+        "take a userspace interface down",
+        examples="  sudo wgpy down wg0\n  sudo wgpy down ./office.conf\n",
+    )
+    down.add_argument("conf", metavar="CONF", help="name of the interface, or the file that it was brought up from")
+
+
+def hold(name: str, *, foreground: bool, config: InterfaceConfig | None = None) -> int:
+    """Hold an interface, in the background unless told otherwise: the exit code."""
+    # Threads of a linear algebra library that we have no use for: they cost memory and do not survive a fork.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from wgpy.runtime.daemon import run_daemon
+
+    foreground = foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
+    return run_daemon(name, foreground=foreground, environment=os.environ, config=config)
+
+
+def _name_and_path(conf: str) -> tuple[str, Path]:
+    path = Path(conf) if "/" in conf or conf.endswith(".conf") else _CONFIGURATIONS / f"{conf}.conf"
+    return path.stem, path
+
+
+def _up(options: argparse.Namespace) -> int:
+    from wgpy.config import InterfaceConfig
+    from wgpy.runtime.tunnel import resolve_endpoints_now
+
+    name, path = _name_and_path(options.conf)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        print(f"wgpy: warning: others can read {path}, which holds a private key: chmod 600 {path}", file=sys.stderr)
+    try:
+        config = InterfaceConfig.from_ini(read_text(str(path)))
+    except ConfigError as problem:
+        raise ConfigError(f"{path}: {problem}; `wgpy check {path}` says more") from None
+    if config.private_key is None:
+        raise ConfigError(f"{path} has no PrivateKey; make one with `wgpy genkey`")
+    left_out = [
+        key
+        for key, value in (
+            ("DNS", config.dns),
+            ("PreUp", config.pre_up),
+            ("PostUp", config.post_up),
+            ("PreDown", config.pre_down),
+            ("PostDown", config.post_down),
+            ("SaveConfig", config.save_config),
+        )
+        if value
+    ]
+    if left_out:
+        print(
+            f"wgpy: warning: {', '.join(left_out)} not acted upon; for these use "
+            f"WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-py wg-quick up {options.conf}",
+            file=sys.stderr,
+        )
+    if options.keylog:
+        os.environ["WG_KEYLOG_FILE"] = options.keylog
+    process = os.getpid()
+    code = hold(name, foreground=options.foreground, config=resolve_endpoints_now(config))
+    if code == 0 and not options.foreground and os.getpid() == process:
+        print(f"{name} is up; `wgpy show {name}` shows it, `wgpy down {name}` ends it")
+    return code
+
+
+def _down(options: argparse.Namespace) -> int:
+    name, _ = _name_and_path(options.conf)
+    path = _SOCKETS / f"{name}.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_PATIENCE)
+        try:
+            client.connect(str(path))
+        except OSError as problem:
+            raise DeviceError(problem.errno, f"no userspace interface {name} is running ({problem.strerror})") from None
+    # What wg-quick does too: a daemon whose control socket was removed ends, whoever wrote it.
+    path.unlink(missing_ok=True)
+    end = time.monotonic() + _PATIENCE
+    while name in (interface for _, interface in socket.if_nameindex()):
+        if time.monotonic() > end:
+            raise DeviceError(None, f"{name} did not go within {_PATIENCE:g} s: ip link delete {name}")
+        time.sleep(0.02)
+    print(f"{name} is down")
+    return 0
