@@ -440,7 +440,8 @@ class Peer:
         """Send a packet every so many seconds; switching it on sends one at once when the interface is up."""
         was_off = not self.timers.persistent_interval
         self.timers.set_persistent_interval(seconds, now if self._shared.is_up else float("inf"))
-        if seconds and was_off and self._shared.is_up:
+        # Before the first moment there is nobody to send it: the timer, due at once, does.
+        if seconds and was_off and self._shared.is_up and now > float("-inf"):
             self.send_keepalive(now)
 
     def go_up(self, now: float) -> None:
