@@ -413,6 +413,9 @@ class Peer:
                     self.initiate(now)
                 case Due.KEEPALIVE | Due.PERSISTENT_KEEPALIVE:
                     self.send_keepalive(now)
+                case Due.KEEPALIVE_AGAIN:
+                    self.send_keepalive(now)  # which stops the timer, as everything that is sent does
+                    self.timers.keepalive_again(now)
 
     # --- reconfiguration ---------------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class Due(enum.Enum):
     RETRY_HANDSHAKE = enum.auto()
     GIVE_UP = enum.auto()
     KEEPALIVE = enum.auto()
+    KEEPALIVE_AGAIN = enum.auto()
     NEW_HANDSHAKE = enum.auto()
     ZERO_KEYS = enum.auto()
     PERSISTENT_KEEPALIVE = enum.auto()
@@ -104,6 +105,10 @@ class PeerTimers:
             self.keepalive_at = now + KEEPALIVE_TIMEOUT
         else:
             self.needs_another_keepalive = True
+
+    def keepalive_again(self, now: float) -> None:
+        """More data came while the keepalive that just left was waiting: it answered the first of it only."""
+        self.keepalive_at = now + KEEPALIVE_TIMEOUT
 
     def authenticated_sent(self, now: float) -> None:
         """Anything that the other end can authenticate left: data, keepalive, initiation or response."""
@@ -179,9 +184,9 @@ class PeerTimers:
             self.new_handshake_at = NEVER
             due.append(Due.NEW_HANDSHAKE)
         if self.keepalive_at <= now:
-            self.keepalive_at = now + KEEPALIVE_TIMEOUT if self.needs_another_keepalive else NEVER
+            self.keepalive_at = NEVER
+            due.append(Due.KEEPALIVE_AGAIN if self.needs_another_keepalive else Due.KEEPALIVE)
             self.needs_another_keepalive = False
-            due.append(Due.KEEPALIVE)
         if self.persistent_at <= now:
             # Armed again even when no packet can leave now, for want of an endpoint or of the gate.
             self.persistent_at = now + self.persistent_interval
