@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from wgpy.protocol.engine import Engine
     from wgpy.protocol.events import (
         EndpointChanged,
-        Event,
         HandshakeCompleted,
         HandshakeGaveUp,
         SessionExpired,
@@ -63,7 +62,6 @@ _HOMES = {
     "EndpointChanged": "protocol.events",
     "Engine": "protocol.engine",
     "EngineStatistics": "protocol.statistics",
-    "Event": "protocol.events",
     "HandshakeCompleted": "protocol.events",
     "HandshakeGaveUp": "protocol.events",
     "HandshakeTimeout": "errors",
@@ -95,7 +93,6 @@ __all__ = [
     "EndpointChanged",
     "Engine",
     "EngineStatistics",
-    "Event",
     "HandshakeCompleted",
     "HandshakeGaveUp",
     "HandshakeTimeout",

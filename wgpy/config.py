@@ -136,7 +136,7 @@ class Endpoint:
         packed: octets of address and port, empty for a name; zones do not show in it.
 
     Example:
-        >>> Endpoint.parse("[2001:db8::1]:51820")
+        >>> wgpy.Endpoint.parse("[2001:db8::1]:51820")
         Endpoint('2001:db8::1', 51820)
     """
 
@@ -236,7 +236,7 @@ class PeerConfig:
         pin_endpoint: never follow it to another address.
 
     Example:
-        >>> peer = PeerConfig("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", allowed_ips=["10.0.0.2/32"])
+        >>> peer = wgpy.PeerConfig("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", allowed_ips=["10.0.0.2/32"])
         >>> [str(prefix) for prefix in peer.allowed_ips]
         ['10.0.0.2/32']
     """
@@ -295,7 +295,7 @@ class InterfaceConfig:
         save_config: of wg-quick.
 
     Example:
-        >>> config = InterfaceConfig.from_ini("[Interface]\nListenPort = 51820  # the usual one\n")
+        >>> config = wgpy.InterfaceConfig.from_ini("[Interface]\nListenPort = 51820  # the usual one\n")
         >>> config.listen_port
         51820
         >>> print(config.to_ini(), end="")
@@ -385,7 +385,7 @@ class InterfaceConfig:
 
         Example:
             >>> import dataclasses
-            >>> old = InterfaceConfig.from_ini("# home\n[Interface]\nListenPort = 1\n")
+            >>> old = wgpy.InterfaceConfig.from_ini("# home\n[Interface]\nListenPort = 1\n")
             >>> print(dataclasses.replace(old, listen_port=2).to_ini(), end="")
             # home
             [Interface]

@@ -30,16 +30,31 @@ __all__ = [
 
 
 class WgpyError(Exception):
-    """Root of every error that wgpy raises on purpose."""
+    """Root of every error that wgpy raises on purpose.
+
+    Example:
+        >>> try:
+        ...     wgpy.PublicKey("too short")
+        ... except wgpy.WgpyError as problem:
+        ...     print(type(problem).__name__)
+        ConfigError
+    """
 
 
 class ConfigError(WgpyError, ValueError):
-    """A configuration document or value is wrong.
+    r"""A configuration document or value is wrong.
 
     Attributes:
         field: path of the offending field, such as ``Peer[2].AllowedIPs`` or ``PrivateKey``; empty if none applies.
         line: line of the document, counted from 1, or None where there is no document.
         column: column of the document, counted from 1, or None.
+
+    Example:
+        >>> try:
+        ...     wgpy.InterfaceConfig.from_ini("[Interface]\nListenPort = high\n")
+        ... except wgpy.ConfigError as problem:
+        ...     print(problem.line, problem.column, problem.field)
+        2 14 ListenPort
     """
 
     def __init__(self, message: str, *, field: str = "", line: int | None = None, column: int | None = None) -> None:
@@ -58,23 +73,61 @@ class ConfigError(WgpyError, ValueError):
 
 
 class LocalProtocolError(WgpyError):
-    """A verb was used against its contract: unknown peer, slab sealed twice, time running backwards."""
+    """A verb was used against its contract: unknown peer, slab sealed twice, time running backwards.
+
+    Example:
+        >>> engine = wgpy.Engine(wgpy.InterfaceConfig(), random=bytes, wall_clock=lambda: 0.0)
+        >>> engine.remove_peer(wgpy.PrivateKey.generate().public_key, now=0.0)
+        Traceback (most recent call last):
+        wgpy.errors.LocalProtocolError: ...
+    """
 
 
 class HandshakeTimeout(WgpyError):
-    """No valid response arrived within REKEY_ATTEMPT_TIME (whitepaper 6.4)."""
+    """No valid response arrived within REKEY_ATTEMPT_TIME (whitepaper 6.4).
+
+    Example:
+        >>> issubclass(wgpy.HandshakeTimeout, wgpy.WgpyError)
+        True
+    """
 
 
 class DeviceError(WgpyError, OSError):
-    """The system refused: no TUN device, no permission, address in use. `errno` is set where the system gave one."""
+    """The system refused: no TUN device, no permission, address in use. `errno` is set where the system gave one.
+
+    Example:
+        >>> async def main():
+        ...     async with wgpy.open_interface("a name with spaces", wgpy.InterfaceConfig()):
+        ...         pass
+        >>> try:
+        ...     trio.run(main)
+        ... except wgpy.DeviceError as problem:
+        ...     print(problem.strerror)
+        an interface name has 1 to 15 characters, no space and no slash: 'a name with spaces'
+    """
 
 
 class TunnelClosed(WgpyError):
-    """The tunnel ended while somebody was waiting for it."""
+    """The tunnel ended while somebody was waiting for it.
+
+    Example:
+        >>> async def main():
+        ...     packets = wgpy.MemoryDevice("demo")
+        ...     packets.close()
+        ...     await packets.receive()
+        >>> trio.run(main)
+        Traceback (most recent call last):
+        wgpy.errors.TunnelClosed: demo was closed
+    """
 
 
 class DropReason(enum.Enum):
-    """One member per way to refuse a packet. Silence towards the network, never towards the operator."""
+    """One member per way to refuse a packet. Silence towards the network, never towards the operator.
+
+    Example:
+        >>> wgpy.DropReason.INVALID_MAC1.value
+        'mac1 is wrong'
+    """
 
     # On arrival, before any key is touched (whitepaper 5.4).
     UNKNOWN_TYPE = "unknown message type or nonzero reserved bytes"

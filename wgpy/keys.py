@@ -59,7 +59,7 @@ class PrivateKey:
 
     Example:
         >>> import secrets
-        >>> key = PrivateKey.generate(secrets.token_bytes)
+        >>> key = wgpy.PrivateKey.generate(secrets.token_bytes)
         >>> len(str(key.public_key))
         44
     """
@@ -113,7 +113,7 @@ class PublicKey:
     """A peer's name.
 
     Example:
-        >>> key = PublicKey("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")
+        >>> key = wgpy.PublicKey("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")
         >>> key
         <PublicKey xTIBA5rb>
         >>> str(key)
@@ -157,7 +157,7 @@ class PresharedKey:
     """A secret that two peers share besides their key pairs; all zero means none (whitepaper 5.2).
 
     Example:
-        >>> PresharedKey(bytes(32)).is_zero
+        >>> wgpy.PresharedKey(bytes(32)).is_zero
         True
     """
 

@@ -90,6 +90,11 @@ class Slab:
         length: octets of inner packet in each row but the last.
         last_length: octets of inner packet in the last row, at most `length`.
         is_sealed: the rows are transport data messages now.
+
+    Example:
+        >>> slab = wgpy.Slab.of_packet(b"E" + bytes(20), mtu=1420)
+        >>> slab.count, slab.length, slab.size  # padded to 16; 32 octets more on the wire
+        (1, 32, 64)
     """
 
     __slots__ = ("arena", "count", "is_sealed", "last_length", "length", "start", "stride")

@@ -27,6 +27,11 @@ class DatagramBatch:
             there.
         tos: outer traffic class, DSCP and ECN bits.
         owner: for the engine: whose counters an unsent batch must be taken off again.
+
+    Example:
+        >>> batch = wgpy.DatagramBatch(bytearray(b"aaaabbbbcc"), 4, wgpy.Endpoint("192.0.2.1", 51820))
+        >>> [bytes(datagram) for datagram in batch]
+        [b'aaaa', b'bbbb', b'cc']
     """
 
     __slots__ = ("arena", "length", "local", "owner", "remote", "segment_size", "start", "tos")

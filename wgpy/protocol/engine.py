@@ -77,6 +77,24 @@ class Engine:
     Attributes:
         listen_port: for the owner of the sockets; the engine only reports it.
         fwmark: likewise.
+
+    Example:
+        >>> a_key, b_key = wgpy.PrivateKey.generate(), wgpy.PrivateKey.generate()
+        >>> a_at, b_at = wgpy.Endpoint("192.0.2.1", 51820), wgpy.Endpoint("192.0.2.2", 51820)
+        >>> to_b = wgpy.PeerConfig(b_key.public_key, allowed_ips=["10.0.0.2/32"], endpoint=b_at)
+        >>> to_a = wgpy.PeerConfig(a_key.public_key, allowed_ips=["10.0.0.1/32"])
+        >>> world = {"random": secrets.token_bytes, "wall_clock": time.time}
+        >>> a = wgpy.Engine(wgpy.InterfaceConfig(a_key, peers=[to_b]), **world)
+        >>> b = wgpy.Engine(wgpy.InterfaceConfig(b_key, peers=[to_a]), **world)
+        >>> packet = bytes.fromhex("4500001c00004000401126cf0a0000010a000002000700070008ebcd")
+        >>> a.send_packet(packet, now=0.0)  # no session yet: it waits, and an initiation leaves
+        >>> for now in (0.00, 0.02):
+        ...     for batch in a.datagrams_to_send():
+        ...         b.receive_datagrams(batch.arriving_from(a_at), now)
+        ...     for batch in b.datagrams_to_send():
+        ...         a.receive_datagrams(batch.arriving_from(b_at), now)
+        >>> [bytes(row) for slab in b.packets_to_deliver() for row in slab] == [packet]
+        True
     """
 
     def __init__(

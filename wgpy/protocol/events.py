@@ -20,6 +20,14 @@ class HandshakeCompleted:
         peer: whose handshake it was.
         endpoint: where the peer was seen last.
         is_initiator: whether we started it.
+
+    Example:
+        >>> peer = wgpy.PublicKey(bytes(32))
+        >>> event = wgpy.HandshakeCompleted(peer, wgpy.Endpoint("192.0.2.1", 51820), is_initiator=True)
+        >>> match event:
+        ...     case wgpy.HandshakeCompleted(endpoint=endpoint):
+        ...         print("connected by way of", endpoint)
+        connected by way of 192.0.2.1:51820
     """
 
     peer: PublicKey
@@ -29,21 +37,39 @@ class HandshakeCompleted:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeGaveUp:
-    """No valid response came within REKEY_ATTEMPT_TIME; staged packets are gone (whitepaper 6.4)."""
+    """No valid response came within REKEY_ATTEMPT_TIME; staged packets are gone (whitepaper 6.4).
+
+    Example:
+        >>> match wgpy.HandshakeGaveUp(wgpy.PublicKey(bytes(32))):
+        ...     case wgpy.HandshakeGaveUp(peer=peer):
+        ...         print("no answer from", peer)
+        no answer from AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
+    """
 
     peer: PublicKey
 
 
 @dataclass(frozen=True, slots=True)
 class SessionExpired:
-    """The newest session reached REJECT_AFTER_TIME without a successor; the next packet starts a handshake."""
+    """The newest session reached REJECT_AFTER_TIME without a successor; the next packet starts a handshake.
+
+    Example:
+        >>> str(wgpy.SessionExpired(wgpy.PublicKey(bytes(32))).peer)[:4]
+        'AAAA'
+    """
 
     peer: PublicKey
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointChanged:
-    """An authenticated datagram came from a new place: the peer roamed (whitepaper 2.1)."""
+    """An authenticated datagram came from a new place: the peer roamed (whitepaper 2.1).
+
+    Example:
+        >>> event = wgpy.EndpointChanged(wgpy.PublicKey(bytes(32)), wgpy.Endpoint("2001:db8::1", 51820))
+        >>> str(event.endpoint)
+        '[2001:db8::1]:51820'
+    """
 
     peer: PublicKey
     endpoint: Endpoint
@@ -56,6 +82,11 @@ class UnknownPeer:
     Attributes:
         public_key: the key that the initiator claims. Its initiation proves knowledge of our public key only.
         endpoint: where it came from.
+
+    Example:
+        >>> event = wgpy.UnknownPeer(wgpy.PublicKey(bytes(32)), wgpy.Endpoint("192.0.2.9", 4000))
+        >>> event.endpoint.host
+        '192.0.2.9'
     """
 
     public_key: PublicKey

@@ -31,6 +31,13 @@ class PeerStatistics:
         handshake_attempts: retries of the handshake in progress.
         has_session: a keypair exists on which we may send.
         drops: packets refused from or for this peer, by reason.
+
+    Example:
+        >>> key = wgpy.PrivateKey.generate().public_key
+        >>> config = wgpy.InterfaceConfig(peers=[wgpy.PeerConfig(key, allowed_ips=["10.0.0.2/32"])])
+        >>> engine = wgpy.Engine(config, random=bytes, wall_clock=lambda: 0.0)
+        >>> engine.statistics().peers[key].has_session
+        False
     """
 
     public_key: PublicKey
@@ -56,6 +63,11 @@ class EngineStatistics:
         is_under_load: mac2 is demanded now.
         staged_packets: waiting for a session, all peers.
         sessions: receiver indices in use, handshakes in progress included.
+
+    Example:
+        >>> engine = wgpy.Engine(wgpy.InterfaceConfig(), random=bytes, wall_clock=lambda: 0.0)
+        >>> engine.statistics().is_under_load
+        False
     """
 
     peers: Mapping[PublicKey, PeerStatistics]

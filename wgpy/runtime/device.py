@@ -51,6 +51,14 @@ class Device:
         engine: the protocol.
         packets: where inner packets come from and go to.
         udp: the sockets.
+
+    Example:
+        >>> async def main():
+        ...     async with wgpy.open_device(wgpy.InterfaceConfig(), wgpy.MemoryDevice("demo")) as device:
+        ...         device.add_peer(wgpy.PeerConfig(wgpy.PrivateKey.generate().public_key))
+        ...         return len(device.statistics().peers)
+        >>> trio.run(main)
+        1
     """
 
     def __init__(self, engine: Engine, packets: PacketDevice, udp: UdpSockets) -> None:

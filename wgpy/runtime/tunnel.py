@@ -48,6 +48,14 @@ async def open_device(
         DeviceError: the port is taken or the mark not allowed.
         ConfigError: an endpoint's name has no address.
         TunnelClosed: the packet device ended.
+
+    Example:
+        >>> async def main():
+        ...     key = wgpy.PrivateKey.generate()
+        ...     async with wgpy.open_device(wgpy.InterfaceConfig(key), wgpy.MemoryDevice("demo")) as device:
+        ...         return device.udp.port > 0
+        >>> trio.run(main)
+        True
     """
     with contextlib.ExitStack() as undo:
         undo.callback(packets.close)
@@ -98,6 +106,14 @@ async def open_interface(
         DeviceError: no TUN, no permission, the name or the port is taken.
         ConfigError: an endpoint's name has no address, or there is no such routing table.
         TunnelClosed: the interface was deleted.
+
+    Example:
+        >>> async def main():
+        ...     config = wgpy.InterfaceConfig.from_ini(pathlib.Path("wg0.conf").read_text())
+        ...     async with wgpy.open_interface("wg0", config) as device:
+        ...         async for event in device.events():
+        ...             print(event)
+        >>> trio.run(main)  # doctest: +SKIP
     """
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)

@@ -24,6 +24,11 @@ class PacketDevice(Protocol):
         name: what people call the interface.
         mtu: greatest inner packet; padding never goes beyond it. The owner sets it when the link's MTU changes.
         drops: packets refused by the device or for its sake, by reason; only ever grows.
+
+    Example:
+        >>> packets: wgpy.PacketDevice = wgpy.MemoryDevice("demo", mtu=1280)
+        >>> packets.mtu
+        1280
     """
 
     name: str

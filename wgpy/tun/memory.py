@@ -34,7 +34,7 @@ class MemoryDevice:
         drops: packets that found their queue full, or were not IP, by reason.
 
     Example:
-        >>> device = MemoryDevice("demo")
+        >>> device = wgpy.MemoryDevice("demo")
         >>> device.mtu
         1420
     """
