@@ -18,7 +18,7 @@ from wgpy.errors import WgpyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["daemon_main", "main"]
+__all__ = ["build_parser", "daemon_main", "main"]
 
 _DAEMON_EXAMPLES = """\
   wireguard-py wg0                     make the interface wg0 and go to the background
@@ -54,13 +54,19 @@ def daemon_main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(parser.prog, lambda: interfaces.hold(options.interface, foreground=options.foreground))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`wgpy COMMAND`: the exit code."""
+def build_parser() -> Parser:
+    """The command line of `wgpy`."""
     parser = Parser(prog="wgpy", description="WireGuard in Python, for people.", examples=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"wgpy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for module in (keys, interfaces, show, check, capture, keylog):
         module.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`wgpy COMMAND`: the exit code."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     return _guarded(parser.prog, lambda: options.run(options))
 
