@@ -25,6 +25,8 @@ from wgpy.runtime import world
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from wgpy.config import PeerConfig
     from wgpy.keys import PublicKey
     from wgpy.protocol.engine import Engine
@@ -51,6 +53,8 @@ class Device:
         engine: the protocol.
         packets: where inner packets come from and go to.
         udp: the sockets.
+        look_at_link: sees whether the interface is up; asked when something arrives for one that seems to be down,
+            because what arrives may be quicker than the news that it came up. None where nothing can be seen.
 
     Example:
         >>> async def main():
@@ -67,6 +71,7 @@ class Device:
         self.packets = packets
         self.udp = udp
         engine.listen_port = udp.port
+        self.look_at_link: Callable[[], Awaitable[None]] | None = None
         self._timer = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
@@ -109,6 +114,8 @@ class Device:
         with contextlib.suppress(trio.ClosedResourceError):
             while one.is_open:
                 await trio.lowlevel.wait_readable(one.socket)
+                if not self.engine.is_up:
+                    await self._look_at_link()
                 batches = one.receive()
                 if batches:
                     self.engine.receive_batches(batches, self._now())
@@ -118,10 +125,16 @@ class Device:
         packets, engine = self.packets, self.engine
         while True:
             await packets.wait_readable()
+            if not engine.is_up:
+                await self._look_at_link()
             slabs = packets.read_batch()
             if slabs:
                 engine.send_slabs(slabs, self._now())
                 await self._flush()
+
+    async def _look_at_link(self) -> None:
+        if self.look_at_link is not None:
+            await self.look_at_link()
 
     async def _run_timer(self) -> None:
         while True:

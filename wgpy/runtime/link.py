@@ -31,6 +31,8 @@ __all__ = ["follow_link"]
 _log = logging.getLogger("wgpy.device")
 
 _CLONE_NEWNET: Final = 0x40000000
+# Between two looks out of turn, seconds: datagrams for an interface that is down may come in floods.
+_LEAST_PAUSE: Final = 0.1
 _OWN_NAMESPACE: Final = "/proc/self/ns/net"
 
 
@@ -40,6 +42,15 @@ async def follow_link(device: Device, tun: LinuxTun) -> None:
     Raises:
         TunnelClosed: the interface was deleted.
     """
+    asked_at = -_LEAST_PAUSE
+
+    async def look() -> None:
+        nonlocal asked_at
+        if trio.current_time() - asked_at >= _LEAST_PAUSE:
+            asked_at = trio.current_time()
+            await _look(device, tun)
+
+    device.look_at_link = look
     with contextlib.closing(subscribe()) as news:
         while True:
             link = _find_here(tun)
@@ -50,6 +61,17 @@ async def follow_link(device: Device, tun: LinuxTun) -> None:
             tun.name, tun.index = link.name, link.index
             _adopt(device, link)
             await _follow_here(device, tun, news)
+
+
+async def _look(device: Device, tun: LinuxTun) -> None:
+    """See how the link is now."""
+    link = _find_here(tun) or await trio.to_thread.run_sync(_look_elsewhere, tun)
+    if link is not None:
+        tun.name = link.name
+        _adopt(device, link)
+    elif not device.engine.is_up:
+        # Without the privilege to look: packets that cannot come do no harm, keepalives that stop do.
+        device.set_up(True)
 
 
 def _find_here(tun: LinuxTun) -> Link | None:
@@ -111,17 +133,9 @@ def _adopt(device: Device, link: Link) -> None:
 async def _follow_elsewhere(device: Device, tun: LinuxTun) -> None:
     """Return when the link has come back."""
     _log.info("%s was moved to another network namespace", tun.name)
-    while True:
-        link = await trio.to_thread.run_sync(_look_elsewhere, tun)
-        if link is not None:
-            tun.name = link.name
-            _adopt(device, link)
-        elif not device.engine.is_up:
-            # Without the privilege to look: packets that cannot come do no harm, keepalives that stop do.
-            device.set_up(True)
+    while _find_here(tun) is None:
+        await _look(device, tun)
         await trio.sleep(1)
-        if _find_here(tun) is not None:
-            return
 
 
 def _look_elsewhere(tun: LinuxTun) -> Link | None:
