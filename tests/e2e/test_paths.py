@@ -52,11 +52,11 @@ def test_b47_our_address_changes_and_the_other_end_follows(wire: Wire, other: st
 def test_b47_from_ipv4_to_ipv6(wire: Wire, other: str) -> None:
     ours, theirs = connected(wire, other)
     ours.set("peer", theirs.keys.public, "endpoint", RIGHT.endpoint(6))
-    if other == "wireguard-go":  # it loses its first answer, between two of its own kind too
-        eventually("it answers over IPv6", lambda: ours.ping(RIGHT.inner4, limit=1))
-    assert ours.ping(RIGHT.inner4)
+    # wireguard-go sends its first answers from the old source and loses them, between two of its own kind too.
+    attempts = 1 if other == "wgpy" else 10
+    assert any(ours.ping(RIGHT.inner4, limit=2) for _ in range(attempts))
     assert theirs.endpoint_of(ours) == LEFT.endpoint(6)
-    assert theirs.ping(LEFT.inner4)
+    assert any(theirs.ping(LEFT.inner4, limit=2) for _ in range(attempts))
 
 
 def test_b48_the_endpoint_moves_before_the_source_is_judged(wire: Wire) -> None:
