@@ -9,7 +9,7 @@ Source: Linux net/ipv4/tcp_offload.c and udp_offload.c, functions *_gro_receive;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from wgpy.constants import TRANSPORT_HEADER_SIZE
 from wgpy.dataplane.rows import ACK, ACK_PSH
@@ -117,14 +117,13 @@ def merge(slabs: Sequence[Slab], *, joins_udp: bool, rows: Rows = selected) -> l
     # Runs and whole writes in order; runs become writes at the end.
     out: list[_Run | Write] = []
     open_runs: dict[bytes, _Run] = {}
-    for slab in slabs:
-        if slab.count > 1:
-            write, flow = _whole_slab(slab, rows, joins_udp=joins_udp)
-            if write is not None:
-                # Whatever follows in this flow comes after it.
-                open_runs.pop(flow, None)
-                out.append(write)
-                continue
+    streams = _find_streams(slabs, rows, joins_udp=joins_udp)
+    for slab, stream in zip(slabs, streams, strict=True):
+        if stream is not None:
+            # Whatever follows in this flow comes after it.
+            open_runs.pop(stream.flow, None)
+            out.append(_write_stream(slab, stream))
+            continue
         view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
         for row in range(slab.count):
             length = slab.last_length if row == slab.count - 1 else slab.length
@@ -242,41 +241,85 @@ def _is_intact(candidate: _Candidate) -> bool:
     return not checksum.checksum(view[at + start : at + candidate.length], pseudo)
 
 
-def _whole_slab(slab: Slab, rows: Rows, *, joins_udp: bool) -> tuple[Write | None, bytes]:
-    """A write for the whole slab, if one look shows that its rows follow each other in one flow."""
+def _find_streams(slabs: Sequence[Slab], rows: Rows, *, joins_udp: bool) -> list[_Candidate | None]:
+    """For each slab, its first packet if all its rows follow each other in one flow, and can be joined as they are.
+
+    Slabs of one shape next to each other are looked at together.
+    """
+    found = [_begins_stream(slab, joins_udp=joins_udp) if slab.count > 1 else None for slab in slabs]
+    position = 0
+    while position < len(slabs):
+        first = found[position]
+        end = position + 1
+        if first is not None:
+            shape = _shape_of_body(slabs[position])
+            while end < len(slabs) and (following := found[end]) is not None:
+                if following.offload != first.offload or _shape_of_body(slabs[end]) != shape:
+                    break
+                end += 1
+            alike = slabs[position:end]
+            candidates = cast("list[_Candidate]", found[position:end])
+            sums = [_pseudo(one.view, one.at, one.offload, one.length) for one in candidates]
+            verdicts = rows.are_streams([_body(slab) for slab in alike], first.offload, sums)
+            for place, (slab, one, is_stream) in enumerate(zip(alike, candidates, verdicts, strict=True), position):
+                if not is_stream or not _last_row_fits(slab, one, joins_udp=joins_udp):
+                    found[place] = None
+        position = end
+    return found
+
+
+def _shape_of_body(slab: Slab) -> tuple[int, int]:
+    return slab.stride, slab.count - (slab.last_length != slab.length)
+
+
+def _body(slab: Slab) -> Slab:
+    """The rows of full length."""
+    return slab if slab.last_length == slab.length else slab.part(0, slab.count - 1)
+
+
+def _begins_stream(slab: Slab, *, joins_udp: bool) -> _Candidate | None:
+    """The first packet of a slab, if the rest can be joined to it as far as lengths tell."""
     view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
     flow = _flow(view, at, length)
     first = None if flow is None else _candidate(view, at, length, flow, joins_udp=joins_udp)
-    if first is None or flow is None or first.is_pushed:
-        return None, b""
-    offload = first.offload
-    total = offload.header_length + slab.count * offload.gso_size - (length - slab.last_length)
-    if total > _MAX_LENGTH or slab.last_length <= offload.header_length:
-        return None, b""
-    is_even = slab.last_length == length
-    body = slab if is_even else slab.part(0, slab.count - 1)
-    if not rows.is_one_stream(body, offload, _pseudo(view, at, offload, length)):
-        return None, b""
+    if first is None or first.is_pushed or slab.last_length <= first.offload.header_length:
+        return None
+    return first if _joined_length(slab, first.offload) <= _MAX_LENGTH else None
+
+
+def _joined_length(slab: Slab, offload: Offload) -> int:
+    return offload.header_length + slab.count * offload.gso_size - (slab.length - slab.last_length)
+
+
+def _last_row_fits(slab: Slab, first: _Candidate, *, joins_udp: bool) -> bool:
+    """Whether a last row that is shorter than the others follows them in their flow."""
+    if slab.last_length == slab.length:
+        return True
+    view, offload, rows_before = first.view, first.offload, slab.count - 1
+    at = first.at + rows_before * slab.stride
+    if _flow(view, at, slab.last_length) != first.flow:
+        return False
+    last = _candidate(view, at, slab.last_length, first.flow, joins_udp=joins_udp)
+    if last is None or not _agrees(first, last) or not _is_intact(last):
+        return False
+    return offload.is_udp or (
+        last.sequence == first.sequence + rows_before * offload.gso_size & 0xFFFFFFFF
+        and not _is_pushed(view, at - slab.stride, offload)
+    )
+
+
+def _write_stream(slab: Slab, first: _Candidate) -> Write:
+    """One write for all rows; the payload is taken from where it lies."""
+    view, at, length, offload = first.view, first.at, first.length, first.offload
     last_at = at + (slab.count - 1) * slab.stride
-    if not is_even:
-        last = _candidate(view, last_at, slab.last_length, flow, joins_udp=joins_udp)
-        if (
-            last is None
-            or _flow(view, last_at, slab.last_length) != flow
-            or not _agrees(first, last)
-            or not _is_intact(last)
-            or (not offload.is_udp and last.sequence != first.sequence + body.count * offload.gso_size & 0xFFFFFFFF)
-            or (body.count > 1 and not offload.is_udp and _is_pushed(view, last_at - slab.stride, offload))
-        ):
-            return None, b""
     payloads = slab.arena.payloads(slab.start, slab.stride, offload.header_length, offload.gso_size, slab.count)
     buffers = payloads[: slab.count]
-    if not is_even:
+    if slab.last_length != length:
         buffers[-1] = view[last_at + offload.header_length : last_at + slab.last_length]
     buffers[0] = view[at - virtio.HEADER_SIZE : at + length]
     is_pushed = not offload.is_udp and _is_pushed(view, last_at, offload)
-    _write_header(view, at, offload, total, is_pushed=is_pushed)
-    return Write(buffers, slab.count), flow
+    _write_header(view, at, offload, _joined_length(slab, offload), is_pushed=is_pushed)
+    return Write(buffers, slab.count)
 
 
 def _is_pushed(view: memoryview, at: int, offload: Offload) -> bool:
