@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import numpy as np
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_HEADER_SIZE
+from wgpy.dataplane import rows as plain
 from wgpy.dataplane.rows import ACK, ACK_PSH
 from wgpy.wire.ip import IPV4_HEADER_SIZE
 from wgpy.wire.virtio import TCP_CSUM_OFFSET
@@ -42,6 +43,8 @@ _U1: Final = np.dtype("u1")
 _U4_NETWORK: Final = np.dtype(">u4")
 _U2_NETWORK: Final = np.dtype(">u2")
 _MODULUS: Final = np.uint64(0xFFFF)
+# So few rows are done sooner one by one: a lone packet must not pay for numpy.
+_FEW: Final = 3
 
 
 class _Grid(NamedTuple):
@@ -84,6 +87,9 @@ def _grids(slabs: Sequence[Slab]) -> Iterator[_Grid]:
 
 def write_counters(slabs: Sequence[Slab], first_counter: int) -> None:
     """As `rows.write_counters`."""
+    if len(slabs) == 1 and slabs[0].count <= _FEW:
+        plain.write_counters(slabs, first_counter)
+        return
     counter = first_counter
     for grid in _grids(slabs):
         total = grid.shape[0] * grid.shape[1]
@@ -96,12 +102,17 @@ def write_counters(slabs: Sequence[Slab], first_counter: int) -> None:
 
 def write_index(slabs: Sequence[Slab], receiver_index: int) -> None:
     """As `rows.write_index`."""
+    if len(slabs) == 1 and slabs[0].count <= _FEW:
+        plain.write_index(slabs, receiver_index)
+        return
     for grid in _grids(slabs):
         grid.column(_U4, 4)[...] = receiver_index
 
 
 def read_counters(slabs: Sequence[Slab]) -> list[int]:
     """As `rows.read_counters`."""
+    if len(slabs) == 1 and slabs[0].count <= _FEW:
+        return plain.read_counters(slabs)
     counters: list[int] = []
     for grid in _grids(slabs):
         counters += grid.column(_U8, 8).ravel().tolist()
@@ -169,7 +180,7 @@ def write_segments(
     for grid in _grids(slabs):
         groups, count = grid.shape
         row = grid.start + TRANSPORT_HEADER_SIZE
-        headers = np.ndarray((groups, count, header_length), _U1, grid.view, row, (*grid.strides, 1))
+        headers = np.ndarray((groups, count, header_length // 4), _U4, grid.view, row, (*grid.strides, 4))
         headers[:, 1:] = headers[:, :1]
         steps = np.arange(count, dtype=np.uint32)
         if counts_ids:
@@ -177,8 +188,8 @@ def write_segments(
         if not offload.is_udp:
             sequences = grid.column(_U4_NETWORK, TRANSPORT_HEADER_SIZE + start + 4)
             sequences[...] = sequences[:, :1].astype(np.uint32) + steps * np.uint32(payload)
-            flags = headers[:, count - 1, start + 13]
-            flags[...] = last_flags[first_slab : first_slab + groups]
+            flags = grid.column(_U1, TRANSPORT_HEADER_SIZE + start + 13)
+            flags[:, -1] = last_flags[first_slab : first_slab + groups]
         residues = _residues(grid, start, length)
         residues += np.array([[_swapped(pseudo)] for pseudo in sums[first_slab : first_slab + groups]], _U8)
         residues %= _MODULUS
