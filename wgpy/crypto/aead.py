@@ -73,6 +73,19 @@ class TransportCipher:
         """
         deque(map(self._encrypt_into, nonces, plaintexts, repeat(None), outputs), maxlen=0)
 
+    def seal_row(self, nonce: memoryview, plaintext: memoryview, output: memoryview) -> None:
+        """`seal_rows` with one row."""
+        self._encrypt_into(nonce, plaintext, None, output)
+
+    def open_row(self, nonce: memoryview, ciphertext: memoryview, output: memoryview) -> bool:
+        """`open_rows` with one row: whether its tag is right; if not, the output is zeroed."""
+        try:
+            self._decrypt_into(nonce, ciphertext, None, output)
+        except InvalidTag:
+            output[:] = bytes(len(output))
+            return False
+        return True
+
     def open_rows(
         self, nonces: Sequence[memoryview], ciphertexts: Sequence[memoryview], outputs: Sequence[memoryview]
     ) -> list[int]:
@@ -86,8 +99,8 @@ class TransportCipher:
         Returns:
             The rows whose tag is wrong. Their outputs are zeroed: opening in place leaves unverified plaintext behind.
         """
-        failed: list[int] = []
         total = len(ciphertexts)
+        failed: list[int] = []
         first = 0
         while first < total:
             # The iterator knows how far the batch got when a tag is wrong; counting would cost a call per row.

@@ -9,9 +9,10 @@ Source: WireGuard whitepaper, section 5.4.6.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Final
 
-from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_OVERHEAD
+from wgpy.constants import MESSAGE_TRANSPORT, TAG_SIZE, TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.selected import rows as selected
 from wgpy.dataplane.slab import Slab
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from wgpy.crypto.aead import TransportCipher
     from wgpy.dataplane.slab import Arena
 
-__all__ = ["Run", "open_slabs", "runs_untrusted", "seal_slabs"]
+__all__ = ["Run", "open_lone", "open_slabs", "runs_untrusted", "seal_lone", "seal_slabs"]
 
-_HEAD_SIZE = 8
-_HEAD_OF_TRANSPORT = MESSAGE_TRANSPORT.to_bytes(4, "little")
+_HEADER: Final = struct.Struct("<IIQ")
+_INDEX: Final = struct.Struct("<I")
+_HEAD_SIZE: Final = 8
+_HEAD_OF_TRANSPORT: Final = MESSAGE_TRANSPORT.to_bytes(4, "little")
 
 
 class Run:
@@ -62,7 +65,7 @@ class Run:
         yield view[at : at + self._last_size]
 
 
-def runs_untrusted(arena: Arena, start: int, length: int, segment_size: int, rows: Rows = selected) -> Iterator[Run]:
+def runs_untrusted(arena: Arena, start: int, length: int, segment_size: int, rows: Rows = selected) -> Sequence[Run]:
     """Cut received datagrams into runs with the same first eight octets, in order.
 
     Args:
@@ -73,26 +76,25 @@ def runs_untrusted(arena: Arena, start: int, length: int, segment_size: int, row
         rows: the row functions to use.
     """
     if segment_size <= 0 or length <= segment_size:
-        yield Run(arena, start, length, 1, length)
-        return
+        return (Run(arena, start, length, 1, length),)
     full, rest = divmod(length, segment_size)
     if segment_size < TRANSPORT_OVERHEAD:
         # None of them can be transport data, and the last may be too short for a head.
-        for at in range(start, start + length, segment_size):
-            size = min(segment_size, start + length - at)
-            yield Run(arena, at, size, 1, size)
-        return
+        sizes = [min(segment_size, length - at) for at in range(0, length, segment_size)]
+        return [Run(arena, start + row * segment_size, size, 1, size) for row, size in enumerate(sizes)]
     # A short last datagram belongs to the run when it is long enough to be what the others are.
     count = full + (rest >= TRANSPORT_OVERHEAD)
     last = rest if count > full else segment_size
+    runs: list[Run] = []
     first = 0
     while first < count:
         same = rows.count_same_heads(arena, start + first * segment_size, segment_size, count - first)
         is_last = first + same == count
-        yield Run(arena, start + first * segment_size, segment_size, same, last if is_last else segment_size)
+        runs.append(Run(arena, start + first * segment_size, segment_size, same, last if is_last else segment_size))
         first += same
     if rest and count == full:
-        yield Run(arena, start + full * segment_size, rest, 1, rest)
+        runs.append(Run(arena, start + full * segment_size, rest, 1, rest))
+    return runs
 
 
 def seal_slabs(
@@ -147,3 +149,45 @@ def open_slabs(slabs: Sequence[Slab], cipher: TransportCipher, rows: Rows = sele
             failed += [before + row for row in wrong]
         before += slab.count
     return counters, failed
+
+
+# --- one row ---------------------------------------------------------------------------------------------------------
+#
+# What a round trip takes is what a lone packet takes, and half of that would be the price of being a batch.
+
+
+def seal_lone(slab: Slab, cipher: TransportCipher, *, receiver_index: int, counter: int) -> None:
+    """`seal_slabs` with one slab of one row.
+
+    Raises:
+        LocalProtocolError: the slab was sealed before.
+    """
+    if slab.is_sealed:
+        raise LocalProtocolError(f"{slab} was sealed before: a second time would use its buffer for other octets")
+    slab.is_sealed = True
+    view, at = slab.arena.view, slab.start
+    _HEADER.pack_into(view, at, MESSAGE_TRANSPORT, 0, counter)
+    first = at + TRANSPORT_HEADER_SIZE
+    end = first + slab.length
+    cipher.seal_row(view[at + 4 : first], view[first:end], view[first : end + TAG_SIZE])
+    _INDEX.pack_into(view, at + 4, receiver_index)
+
+
+def open_lone(view: memoryview, at: int, length: int, cipher: TransportCipher) -> int | None:
+    """`open_slabs` with one datagram of transport data.
+
+    Args:
+        view: of the arena that it lies in.
+        at: where it begins.
+        length: octets of the datagram, at least 32.
+        cipher: the receiving key.
+
+    Returns:
+        Its counter; None when its tag is wrong, the packet zeroed.
+    """
+    _, _, counter = _HEADER.unpack_from(view, at)
+    _INDEX.pack_into(view, at + 4, 0)
+    first = at + TRANSPORT_HEADER_SIZE
+    end = at + length
+    is_authentic = cipher.open_row(view[at + 4 : first], view[first:end], view[first : end - TAG_SIZE])
+    return counter if is_authentic else None

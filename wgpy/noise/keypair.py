@@ -143,14 +143,8 @@ class KeypairSlots:
         self.previous = None
         return _wiped(pushed_out)
 
-    def confirm(self, keypair: Keypair) -> list[Keypair] | None:
-        """The first valid datagram on `next` arrived: start to send on it.
-
-        Returns:
-            None when the keypair was not waiting for this, else the keypairs that lost their slot.
-        """
-        if keypair is not self.next:
-            return None
+    def confirm(self, keypair: Keypair) -> list[Keypair]:
+        """The first valid datagram on `next`, which is this keypair, arrived: start to send on it."""
         pushed_out = [self.previous]
         self.previous, self.current, self.next = self.current, keypair, None
         return _wiped(pushed_out)

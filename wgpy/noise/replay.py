@@ -63,7 +63,7 @@ class ReplayWindow:
             The rows that are refused, as replays, as too old or as beyond REJECT_AFTER_MESSAGES.
         """
         count = len(counters)
-        if not failed and count:
+        if not failed and count > 1:
             first, last = counters[0], counters[-1]
             # Growing by one from row to row: a sum and both ends would not prove it, the comparison does, in C.
             if (

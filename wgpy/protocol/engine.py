@@ -26,6 +26,8 @@ from wgpy.constants import (
     MESSAGE_RESPONSE,
     MESSAGE_TRANSPORT,
     RESPONSE_SIZE,
+    TAG_SIZE,
+    TRANSPORT_HEADER_SIZE,
     TRANSPORT_OVERHEAD,
 )
 from wgpy.dataplane import ecn, inner, transport
@@ -46,7 +48,7 @@ from wgpy.uapi import DeviceState, DeviceUpdate, PeerState, PeerUpdate
 from wgpy.wire import icmp, ip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
     from wgpy.keys import PrivateKey
@@ -220,7 +222,7 @@ class Engine:
 
     # --- datagrams in ------------------------------------------------------------------------------------------------
 
-    def receive_batches(self, batches: Iterable[DatagramBatch], now: float) -> None:
+    def receive_batches(self, batches: Sequence[DatagramBatch], now: float) -> None:
         """Take what the sockets had; transport data is opened in place.
 
         Args:
@@ -230,6 +232,8 @@ class Engine:
         self._advance(now)
         if not self._shared.is_up or self._shared.private_key is None:
             self._shared.drop(DropReason.INTERFACE_DOWN, sum(batch.count for batch in batches))
+            return
+        if len(batches) == 1 and self._receive_lone(batches[0], now):
             return
         lookup = self._shared.indices.lookup
         owner: tuple[Peer, Keypair | None] | None = None
@@ -265,6 +269,36 @@ class Engine:
     ) -> None:
         """`receive_batches` with one datagram, which is copied."""
         self.receive_batches((DatagramBatch(bytearray(data), len(data), remote, local=local),), now)
+
+    def _receive_lone(self, batch: DatagramBatch, now: float) -> bool:
+        """Take one datagram of a session, as it comes on a quiet line; False if it is something else."""
+        length = batch.length
+        if not TRANSPORT_OVERHEAD < length <= batch.segment_size or batch.tos & 0b11:
+            return False
+        view, start = batch.arena.view, batch.start
+        if view[start : start + 4] != _TRANSPORT_HEAD:
+            return False
+        owner = self._shared.indices.lookup(bytes(view[start + 4 : start + 8]))
+        if owner is None:
+            return False
+        peer, keypair = owner
+        if keypair is None:
+            return False
+        if not peer.receive_lone(keypair, batch, now):
+            return True
+        peer.timers.data_received(now)
+        self._schedule(peer)
+        at = start + TRANSPORT_HEADER_SIZE
+        packet = view[at : start + length - TAG_SIZE]
+        true_length = ip.true_length_untrusted(packet)
+        if not true_length:
+            peer.drop(DropReason.INNER_MALFORMED)
+        elif self._allowed_ips.lookup(ip.source(packet)) is not peer:
+            peer.drop(DropReason.DISALLOWED_SOURCE)
+        else:
+            peer.rx_bytes += length
+            self._shared.inbox.append(Slab(batch.arena, start, length, 1, true_length))
+        return True
 
     def _receive_transport(
         self,
@@ -408,6 +442,8 @@ class Engine:
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
+        if not self._shared.events:
+            return []
         events = list(self._shared.events)
         self._shared.events.clear()
         return events

@@ -185,7 +185,11 @@ class Peer:
                 )
             )
         cipher, first_counter = keypair.reserve(count)
-        transport.seal_slabs(slabs, cipher, receiver_index=keypair.remote_index, first_counter=first_counter)
+        index = keypair.remote_index
+        if count == 1:
+            transport.seal_lone(slabs[0], cipher, receiver_index=index, counter=first_counter)
+        else:
+            transport.seal_slabs(slabs, cipher, receiver_index=index, first_counter=first_counter)
         self._shared.outbox += batches
         self.tx_bytes += octets
         self.timers.authenticated_sent(now)
@@ -343,10 +347,9 @@ class Peer:
         Returns:
             The rows that must not be looked at, numbered on from slab to slab; None when no row is authentic and new.
         """
-        total = sum(slab.count for slab in slabs)
         cipher = keypair.receiving
         if cipher is None or keypair.is_expired(now):
-            self.drop(DropReason.SESSION_EXPIRED, total)
+            self.drop(DropReason.SESSION_EXPIRED, sum(slab.count for slab in slabs))
             return None
         counters, failed = transport.open_slabs(slabs, cipher)
         refused = keypair.window.accept_rows(counters, failed)
@@ -357,15 +360,36 @@ class Peer:
                 is_end = counters[row] >= REJECT_AFTER_MESSAGES
                 self.drop(DropReason.COUNTER_EXHAUSTED if is_end else DropReason.REPLAYED_COUNTER)
             refused = sorted({*failed, *refused})
-            if len(refused) == total:
+            if len(refused) == len(counters):
                 return None
-            arrival = _arrival_of_last(slabs, arrivals, refused, total)
+            arrival = _arrival_of_last(slabs, arrivals, refused, len(counters))
         else:
             arrival = arrivals[-1]
+        self._accepted(keypair, arrival, now)
+        return refused
+
+    def receive_lone(self, keypair: Keypair, batch: DatagramBatch, now: float) -> bool:
+        """`receive` with one datagram: whether it is authentic and new, and so may be looked at."""
+        cipher = keypair.receiving
+        if cipher is None or keypair.is_expired(now):
+            self.drop(DropReason.SESSION_EXPIRED)
+            return False
+        counter = transport.open_lone(batch.arena.view, batch.start, batch.length, cipher)
+        if counter is None:
+            self.drop(DropReason.INVALID_TAG)
+            return False
+        if not keypair.window.accept(counter):
+            is_end = counter >= REJECT_AFTER_MESSAGES
+            self.drop(DropReason.COUNTER_EXHAUSTED if is_end else DropReason.REPLAYED_COUNTER)
+            return False
+        self._accepted(keypair, batch, now)
+        return True
+
+    def _accepted(self, keypair: Keypair, arrival: DatagramBatch, now: float) -> None:
+        """An authentic and new datagram of this keypair came."""
         self._authenticated(arrival.remote, arrival.local, 0, now)
-        pushed_out = self.slots.confirm(keypair)
-        if pushed_out is not None:
-            self._release(pushed_out)
+        if keypair is self.slots.next:
+            self._release(self.slots.confirm(keypair))
             self._handshake_completed(is_initiator=False)
             self.send_staged(now)
         # Whitepaper 6.2: an initiator that only receives must renew the session too, once.
@@ -377,7 +401,6 @@ class Peer:
         ):
             keypair.was_refreshed = True
             self.initiate(now)
-        return refused
 
     def _authenticated(self, remote: Endpoint, local: object | None, octets: int, now: float) -> None:
         self.rx_bytes += octets

@@ -114,14 +114,12 @@ class PeerTimers:
         """Anything that the other end can authenticate left: data, keepalive, initiation or response."""
         self.keepalive_at = NEVER
         self.needs_another_keepalive = False
-        self._traversed(now)
+        if self.persistent_interval:
+            self.persistent_at = now + self.persistent_interval
 
     def authenticated_received(self, now: float) -> None:
         """Anything that we authenticated arrived."""
         self.new_handshake_at = NEVER
-        self._traversed(now)
-
-    def _traversed(self, now: float) -> None:
         if self.persistent_interval:
             self.persistent_at = now + self.persistent_interval
 

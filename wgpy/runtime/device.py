@@ -178,22 +178,30 @@ class Device:
         return self.engine.is_up and self._receive(one)
 
     def _receive(self, one: UdpSocket) -> bool:
-        batches = one.receive()
-        if batches:
+        while True:
+            batches = one.receive()
+            if not batches:
+                return True
             self.engine.receive_batches(batches, self._now())
-            return self._flush()
-        return True
+            if not self._flush() or not one.has_more:
+                return self._full is None
+            # A lone packet is often a question, and the kernel has answered it by now.
+            if self.packets.descriptor is not None and not self._send():
+                return False
 
     def _take_packets(self) -> bool:
         """Take what the packet device has; False when the task must wait before the next call."""
         return self.engine.is_up and self._send()
 
     def _send(self) -> bool:
-        slabs = self.packets.read_batch()
-        if slabs:
+        packets = self.packets
+        while True:
+            slabs = packets.read_batch()
+            if not slabs:
+                return True
             self.engine.send_slabs(slabs, self._now())
-            return self._flush()
-        return True
+            if not self._flush() or not packets.has_more:
+                return self._full is None
 
     def _now(self) -> float:
         """Engine time; what is due by then is done first."""

@@ -86,6 +86,7 @@ class UdpSocket:
         socket: non-blocking, unconnected.
         groups: whether sends are grouped.
         coalesces: whether receives are.
+        has_more: the last `receive` stopped at a lone datagram, so that it is answered before anything else: ask again.
     """
 
     def __init__(self, version: int, port: int, *, fwmark: int, groups: bool, coalesces: bool) -> None:
@@ -109,6 +110,8 @@ class UdpSocket:
         self.coalesces = coalesces and self._can(_UDP_GRO)
         if self.coalesces:
             self.socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        self.has_more = False
+        self._limit = _SLOTS
         self._arena = Arena(_SLOTS * _SLOT_SIZE)
         self._slots = [[self._arena.view[i * _SLOT_SIZE : (i + 1) * _SLOT_SIZE]] for i in range(_SLOTS)]
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
@@ -116,6 +119,11 @@ class UdpSocket:
         self._locals: dict[bytes, Local] = {}
         self._ancillaries: dict[tuple[Local | None, int, int], Ancillary] = {}
         self._addresses: dict[Endpoint, tuple[object, ...]] = {}
+        # Of the last send: whoever sends to one endpoint looks everything up once.
+        self._last_remote: Endpoint | None = None
+        self._last_address: tuple[object, ...] = ()
+        self._last_way: tuple[object, int, int] | None = None
+        self._last_ancillary: Ancillary = []
         # Endpoints that refused grouped datagrams, and of which size: a path of small MTU.
         self._ungrouped: dict[Endpoint, int] = {}
 
@@ -166,9 +174,9 @@ class UdpSocket:
         """
         batches: list[DatagramBatch] = []
         receive = self.socket.recvmsg_into
-        refused = 0
-        while len(batches) < _SLOTS:
-            slot = len(batches)
+        refused = slot = 0
+        limit = self._limit
+        while slot < limit:
             try:
                 length, ancillary, _, address = receive(self._slots[slot], _ANCILLARY_SIZE)
             except BlockingIOError:
@@ -197,6 +205,11 @@ class UdpSocket:
                     tos=tos,
                 )
             )
+            slot += 1
+        # Where datagrams come one at a time, looking for a second one would only delay the first.
+        self.has_more = limit == 1 and slot == 1
+        is_quiet = slot == 0 or (slot == 1 and batches[0].length <= batches[0].segment_size)
+        self._limit = 1 if is_quiet and not self.has_more else _SLOTS
         return batches
 
     def _read_ancillary(self, ancillary: tuple[tuple[int, int, bytes], ...]) -> tuple[Local | None, int, int]:
@@ -273,20 +286,32 @@ class UdpSocket:
 
     def may_group(self, endpoint: Endpoint, segment_size: int) -> bool:
         """Whether datagrams of this size to this endpoint may leave in one send."""
-        return self.groups and segment_size < self._ungrouped.get(endpoint, 65536)
+        return self.groups and (not self._ungrouped or segment_size < self._ungrouped.get(endpoint, 65536))
 
     def forget_paths(self) -> None:
         """Routes changed: grouped sends may work again."""
         self._ungrouped.clear()
 
-    def send(self, buffers: Sequence[memoryview], batch: DatagramBatch, local: Local | None, *, count: int) -> None:
+    def send(self, buffers: Sequence[memoryview], batch: DatagramBatch, local: object | None, *, count: int) -> None:
         """One system call.
+
+        Args:
+            buffers: the datagrams.
+            batch: the first batch of them.
+            local: what they leave from; what is no `Local` of this family is not looked at.
+            count: how many they are.
 
         Raises:
             OSError: as the kernel says; BlockingIOError when there is no room.
         """
-        ancillary = self._ancillary(local, batch.tos, batch.segment_size if count > 1 else 0)
-        self.socket.sendmsg(buffers, ancillary, 0, self._address(batch.remote))
+        way = local, batch.tos, batch.segment_size if count > 1 else 0
+        if way != self._last_way:
+            known = local if isinstance(local, Local) and local.version == self.version else None
+            self._last_way, self._last_ancillary = way, self._ancillary(known, way[1], way[2])
+        remote = batch.remote
+        if remote is not self._last_remote:
+            self._last_remote, self._last_address = remote, self._address(remote)
+        self.socket.sendmsg(buffers, self._last_ancillary, 0, self._last_address)
 
     def grouping_refused(self, error: OSError, batch: DatagramBatch) -> None:
         """Remember why a grouped send failed."""
@@ -400,11 +425,19 @@ class UdpSockets:
     def _send_group(self, one: UdpSocket, batches: Sequence[DatagramBatch], position: int, end: int) -> int:
         """Send the batch at `position` and those after it that fit into the same system call; says how many."""
         batch = batches[position]
-        if not one.may_group(batch.remote, batch.segment_size):
+        total, segment_size = batch.length, batch.segment_size
+        if total <= segment_size and position + 1 == end:
+            try:
+                self._try(one, [batch.data], batch, 1)
+            except BlockingIOError:
+                raise
+            except OSError:
+                self.failures.append(Failure(batch, DropReason.SEND_FAILED))
+            return 1
+        if not one.may_group(batch.remote, segment_size):
             self._send_singly(one, batch)
             return 1
         buffers = [batch.data]
-        total, segment_size = batch.length, batch.segment_size
         count = batch.count
         taken = 1
         while position + taken < end and total == count * segment_size:
@@ -456,14 +489,13 @@ class UdpSockets:
 
     def _try(self, one: UdpSocket, buffers: Sequence[memoryview], batch: DatagramBatch, count: int) -> None:
         """Send; once more without the cached source address when that is what the kernel refuses."""
-        local = batch.local if isinstance(batch.local, Local) and batch.local.version == one.version else None
         try:
-            one.send(buffers, batch, local, count=count)
+            one.send(buffers, batch, batch.local, count=count)
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
                 # An ICMP error of an earlier datagram; it was taken off the socket with this call.
-                one.send(buffers, batch, local, count=count)
-            elif local is not None and error.errno in _SOURCE_GONE:
+                one.send(buffers, batch, batch.local, count=count)
+            elif batch.local is not None and error.errno in _SOURCE_GONE:
                 one.send(buffers, batch, None, count=count)
                 self.stale.append(batch)
             else:

@@ -24,6 +24,7 @@ class PacketDevice(Protocol):
         name: what people call the interface.
         mtu: greatest inner packet; padding never goes beyond it. The owner sets it when the link's MTU changes.
         drops: packets refused by the device or for its sake, by reason; only ever grows.
+        has_more: `read_batch` stopped at a lone packet, so that it leaves before anything else: call it again.
         descriptor: readable whenever `read_batch` has something to give; None if only `wait_readable` knows.
 
     Example:
@@ -35,6 +36,7 @@ class PacketDevice(Protocol):
     name: str
     mtu: int
     drops: Counter[DropReason]
+    has_more: bool
 
     @property
     def descriptor(self) -> int | None:

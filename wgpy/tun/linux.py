@@ -67,6 +67,7 @@ class LinuxTun:
         fd: of the device.
         joins_udp: whether the kernel takes UDP superpackets.
         merges: whether writes are joined.
+        has_more: see `PacketDevice`.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class LinuxTun:
         self.drops: Counter[DropReason] = Counter()
         self.joins_udp = joins_udp
         self.merges = merges and has_header
+        self.has_more = False
+        self._limit = _READS
         self.on_warning: Callable[[str], None] = lambda _: None
         self._has_header = has_header
         self._header = virtio.HEADER_SIZE if has_header else 0
@@ -136,7 +139,8 @@ class LinuxTun:
         readv, fd, has_header = os.readv, self.fd, self._has_header
         if fd < 0:
             raise TunnelClosed(f"{self.name} is closed")
-        for _ in range(_READS):
+        limit = self._limit
+        for _ in range(limit):
             if slot == _SLOTS:
                 break
             try:
@@ -198,6 +202,10 @@ class LinuxTun:
                 slabs.append(Slab.of_packet(packet, self._mtu))
         if superpackets:
             split.finish(superpackets)
+        # Where packets come one at a time, looking for a second one would only delay the first.
+        is_quiet = not slabs or (len(slabs) == 1 and slabs[0].count == 1)
+        self.has_more = limit == 1 and bool(slabs)
+        self._limit = 1 if is_quiet and not self.has_more else _READS
         return slabs
 
     def _in_place(self, start: int, length: int, offload: virtio.Offload) -> split.Superpacket:

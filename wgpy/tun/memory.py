@@ -31,6 +31,7 @@ class MemoryDevice:
     Attributes:
         name: what people call it.
         mtu: greatest inner packet.
+        has_more: never; `read_batch` takes whatever waits.
         drops: packets that found their queue full, or were not IP, by reason.
 
     Example:
@@ -50,6 +51,7 @@ class MemoryDevice:
         self.name = name
         self.mtu = mtu
         self.drops: Counter[DropReason] = Counter()
+        self.has_more = False
         self._limit = limit
         self._outgoing: deque[bytes] = deque()
         self._incoming: deque[bytes] = deque()
