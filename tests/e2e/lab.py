@@ -254,6 +254,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.processes: list[Process] = []
         self._stack = contextlib.ExitStack()
 
     def cleanup(self, step: Callable[[], object]) -> None:
@@ -287,8 +288,14 @@ class Lab:
 
     def spawn(self, *argv: str, env: dict[str, str] | None = None, **more: object) -> Process:
         process = Process(argv, self.folder / f"{unique('process-')}.log", env=env, **more)
+        self.processes.append(process)
         self.cleanup(process.stop)
         return process
+
+    def show_output(self, most: int = 4000) -> None:
+        """Print the end of what every process has said."""
+        for process in self.processes:
+            print(f"--- {' '.join(process.argv)[-200:]}\n{process.output[-most:]}")
 
     def namespace(self, label: str) -> Namespace:
         return Namespace(self, label)
