@@ -163,6 +163,7 @@ class DropReason(enum.Enum):
     STAGING_FLUSHED = "staged packets given up with the handshake or the interface"
     DATAGRAM_TOO_LARGE = "the sealed datagram would not fit into UDP"
     NO_SOCKET_FOR_FAMILY = "no socket for the endpoint's address family"
+    NO_ROOM_AT_WORKER = "the worker that holds the peer is too busy to take what came to another one"
     SEND_FAILED = "the system refused to send the datagram"
     # TUN device.
     BAD_OFFLOAD_HEADER = "a packet from the TUN device with an impossible offload header"

@@ -32,6 +32,7 @@ __all__ = [
     "RequestReader",
     "format_errno",
     "format_state",
+    "format_update",
     "parse_state",
 ]
 
@@ -163,6 +164,36 @@ class DeviceState:
     listen_port: int
     fwmark: int
     peers: Sequence[PeerState]
+
+
+def format_update(update: DeviceUpdate) -> bytes:
+    """A `set` request that changes what the update changes."""
+    lines = ["set=1\n"]
+    if update.clear_private_key or update.private_key is not None:
+        lines.append(f"private_key={(bytes(update.private_key) if update.private_key is not None else _ZERO).hex()}\n")
+    if update.listen_port is not None:
+        lines.append(f"listen_port={update.listen_port}\n")
+    if update.fwmark is not None:
+        lines.append(f"fwmark={update.fwmark}\n")
+    if update.replace_peers:
+        lines.append("replace_peers=true\n")
+    for peer in update.peers:
+        lines.append(f"public_key={bytes(peer.public_key).hex()}\n")
+        if peer.update_only:
+            lines.append("update_only=true\n")
+        if peer.remove:
+            lines.append("remove=true\n")
+        if peer.preshared_key is not None:
+            lines.append(f"preshared_key={bytes(peer.preshared_key).hex()}\n")
+        if peer.endpoint is not None:
+            lines.append(f"endpoint={peer.endpoint}\n")
+        if peer.persistent_keepalive is not None:
+            lines.append(f"persistent_keepalive_interval={peer.persistent_keepalive}\n")
+        if peer.replace_allowed_ips:
+            lines.append("replace_allowed_ips=true\n")
+        lines += [f"allowed_ip={'' if is_added else '-'}{prefix}\n" for is_added, prefix in peer.allowed_ips]
+    lines.append("\n")
+    return "".join(lines).encode()
 
 
 def format_state(state: DeviceState) -> Iterator[bytes]:

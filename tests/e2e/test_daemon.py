@@ -67,6 +67,9 @@ def test_help_and_version(namespace: Namespace) -> None:
         (["wgx"], {"WG_TUN_FD": "seven"}, "WG_TUN_FD"),
         (["wgx"], {"WG_TUN_FD": "0"}, "TUN"),
         (["wgx"], {"WG_UAPI_FD": "0"}, "WG_UAPI_FD"),
+        (["--workers", "0", "wgx"], {}, "1 to 128"),
+        (["--workers", "many", "wgx"], {}, "1 to 128"),
+        (["--workers", "2", "wgx"], {"WG_TUN_FD": "0"}, "one queue"),
         (["wgx"], {"WG_KEYLOG_FILE": "/nowhere/keys"}, "WG_KEYLOG_FILE"),
     ],
 )

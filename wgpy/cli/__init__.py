@@ -23,6 +23,7 @@ __all__ = ["build_parser", "daemon_main", "main"]
 _DAEMON_EXAMPLES = """\
   wireguard-py wg0                     make the interface wg0 and go to the background
   wireguard-py -f wg0                  stay in the foreground
+  wireguard-py --workers 4 wg0         four processes share the peers: for a hub with many of them
   WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-py wg-quick up wg0
 
 environment:
@@ -32,6 +33,8 @@ environment:
   WG_KEYLOG_FILE=PATH                  append handshake secrets, for Wireshark
   WGPY_TUN_OFFLOAD=0, WGPY_TUN_GRO=0, WGPY_UDP_GSO=0, WGPY_UDP_GRO=0
                                        switch an offload off
+  WGPY_WORKERS=N                       like --workers
+  WGPY_PROFILE=1                       say at the end where the time went
 """
 _EXAMPLES = """\
   wgpy genkey > private.key && wgpy pubkey < private.key > public.key
@@ -48,9 +51,12 @@ def daemon_main(arguments: Sequence[str] | None = None) -> int:
         examples=_DAEMON_EXAMPLES,
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("--workers", metavar="N", help="processes that share the peers (1)")
     parser.add_argument("--version", action="version", version=f"wireguard-py {__version__}")
     parser.add_argument("interface", metavar="IFACE", help="name of the interface, 1 to 15 characters")
     options = parser.parse_args(arguments)
+    if options.workers is not None:
+        os.environ["WGPY_WORKERS"] = options.workers
     return _guarded(parser.prog, lambda: interfaces.hold(options.interface, foreground=options.foreground))
 
 

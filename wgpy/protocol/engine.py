@@ -41,6 +41,7 @@ from wgpy.protocol.deadlines import DeadlineHeap
 from wgpy.protocol.door import HandshakeDoor
 from wgpy.protocol.events import UnknownPeer
 from wgpy.protocol.peer import Peer
+from wgpy.protocol.shard import Forward, Shard
 from wgpy.protocol.shared import Shared
 from wgpy.protocol.statistics import EngineStatistics
 from wgpy.protocol.timers import NEVER
@@ -110,6 +111,7 @@ class Engine:
         is_up: bool = True,
         copies_ecn: bool = True,
         last_timestamp: bytes = b"",
+        shard: Shard = Shard(),  # noqa: B008 - immutable
     ) -> None:
         """Take a configuration and the world.
 
@@ -123,6 +125,8 @@ class Engine:
             copies_ecn: mark handshakes AF41 and let congestion marks cross the tunnel (RFC 6040).
             last_timestamp: the `greatest_timestamp` of an earlier run: handshakes succeed even if the clock went back.
 
+            shard: which peers are held here, where several processes share the interface.
+
         Raises:
             ConfigError: an endpoint is a name, or there are too many peers.
         """
@@ -134,7 +138,9 @@ class Engine:
             is_up=is_up,
             copies_ecn=copies_ecn,
             last_timestamp=last_timestamp,
+            shard=shard,
         )
+        self._forwards: list[Forward] = []
         self._shared.private_key = config.private_key
         self._peers: dict[PublicKey, Peer] = {}
         self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
@@ -197,6 +203,9 @@ class Engine:
             return
         if peer is None:
             self._shared.drop(DropReason.NO_PEER_FOR_DESTINATION, count)
+        elif peer.worker is not None:
+            self._forwards += [Forward(peer.worker, slab.copy()) for slab in run]
+            return
         elif peer.endpoint is None:
             peer.drop(DropReason.NO_ENDPOINT, count)
         else:
@@ -382,6 +391,9 @@ class Engine:
         if peer is None:
             self._shared.events.append(UnknownPeer(public_key, remote))
             raise BadPacket(DropReason.UNKNOWN_PEER)
+        if peer.worker is not None:
+            self._forwards.append(Forward(peer.worker, None, message, remote, local))
+            return
         peer.answer(opened, remote, local, now)
         self._schedule(peer)
 
@@ -447,6 +459,24 @@ class Engine:
         events = list(self._shared.events)
         self._shared.events.clear()
         return events
+
+    def forwards(self) -> list[Forward]:
+        """What came here and belongs to another worker; handed out once."""
+        forwards = self._forwards
+        if forwards:
+            self._forwards = []
+        return forwards
+
+    def take_forward(self, forward: Forward, now: float) -> None:
+        """Take what came to another worker and belongs to this one."""
+        if forward.slab is not None:
+            self.send_slabs((forward.slab,), now)
+        elif forward.remote is not None and self._shared.is_up and self._shared.private_key is not None:
+            self._advance(now)
+            try:
+                self._receive_initiation(forward.initiation, forward.remote, forward.local, now)
+            except BadPacket as bad:
+                self._shared.drop(bad.reason)
 
     def send_failed(self, batch: DatagramBatch, reason: DropReason = DropReason.SEND_FAILED) -> None:
         """A batch of `datagrams_to_send` could not be sent: take its octets off the counters again."""
@@ -600,10 +630,6 @@ class Engine:
             if update.update_only:
                 return
             peer = self._peers[update.public_key] = Peer(self._shared, update.public_key)
-        if update.preshared_key is not None:
-            peer.preshared_key = bytes(update.preshared_key)
-        if update.endpoint is not None:
-            peer.set_endpoint(update.endpoint)
         if update.replace_allowed_ips:
             self._allowed_ips.remove_owner(peer)
         for is_added, prefix in update.allowed_ips:
@@ -611,6 +637,12 @@ class Engine:
                 self._allowed_ips.insert(prefix, peer)
             else:
                 self._allowed_ips.remove(prefix, peer)
+        if peer.worker is not None:
+            return
+        if update.preshared_key is not None:
+            peer.preshared_key = bytes(update.preshared_key)
+        if update.endpoint is not None:
+            peer.set_endpoint(update.endpoint)
         if update.persistent_keepalive is not None:
             peer.set_persistent_keepalive(update.persistent_keepalive, now)
         if self._shared.is_up and peer.staged.count and not peer.send_staged(now):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from wgpy.protocol.shard import Shard
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,16 +23,17 @@ class IndexTable(Generic[Owner]):
     Keyed by the four octets as they stand in a datagram, so that a received batch is looked up without unpacking.
     """
 
-    __slots__ = ("_owners", "_random")
+    __slots__ = ("_owners", "_random", "_shard")
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
-        """Draw indices from `random`, which returns that many unpredictable octets."""
+    def __init__(self, random: Callable[[int], bytes], shard: Shard = Shard()) -> None:  # noqa: B008 - immutable
+        """Draw indices from `random`, which returns that many unpredictable octets; the shard says which it may use."""
+        self._shard = shard
         self._owners: dict[bytes, Owner] = {}
         self._random = random
 
     def allocate(self) -> int:
         """A fresh index; it is taken once `put` names its owner."""
-        while (octets := self._random(4)) in self._owners:
+        while (octets := self._random(4)) in self._owners or not self._shard.may_use(octets):
             pass
         return int.from_bytes(octets, "little")
 

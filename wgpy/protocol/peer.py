@@ -54,6 +54,7 @@ class Peer:
 
     Attributes:
         public_key: its name.
+        worker: that holds it, None if that is this one; see `shard`.
         preshared_key: 32 octets, zeros for none; read when a response is made or consumed (trap T27).
         endpoint: where it is, None if not known yet.
         local: the local address and interface that it last reached us on, None to let the system choose.
@@ -86,12 +87,15 @@ class Peer:
         "staged",
         "timers",
         "tx_bytes",
+        "worker",
     )
 
     def __init__(self, shared: Shared, public_key: PublicKey) -> None:
         """Start without endpoint, session or packets."""
         self._shared = shared
         self.public_key = public_key
+        worker = shared.shard.worker_of(public_key)
+        self.worker = None if worker == shared.shard.number else worker
         self.preshared_key = _NO_PSK
         self.endpoint: Endpoint | None = None
         self.local: object | None = None
@@ -448,7 +452,7 @@ class Peer:
         An all-zero shared secret leaves a peer that is shown and can do no handshake (trap T10).
         """
         self._static_static = None
-        if private_key is not None:
+        if private_key is not None and self.worker is None:
             try:
                 self._static_static = private_key.secret.exchange(bytes(self.public_key))
             except BadPacket:

@@ -9,6 +9,7 @@ from wgpy.constants import DEFAULT_MTU, MAX_UDP_PAYLOAD_IPV4, MAX_UDP_PAYLOAD_IP
 from wgpy.noise import tai64n
 from wgpy.protocol.datagrams import DatagramBatch
 from wgpy.protocol.indextable import IndexTable
+from wgpy.protocol.shard import Shard
 from wgpy.protocol.staging import StagingLimit
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Shared:
         mtu: of the interface now; padding never exceeds it.
         copies_ecn: whether congestion marks cross between inner and outer headers (RFC 6040).
         indices: receiver index to the peer and its keypair; None stands for the initiation that waits for its response.
+        shard: which peers are held here.
         staging: what all peers have staged together.
         outbox: datagrams to send, in order.
         inbox: packets to deliver, in order.
@@ -59,6 +61,7 @@ class Shared:
         "outbox",
         "private_key",
         "random",
+        "shard",
         "staging",
         "wall_clock",
     )
@@ -73,6 +76,7 @@ class Shared:
         is_up: bool = True,
         copies_ecn: bool = True,
         last_timestamp: bytes = b"",
+        shard: Shard = Shard(),  # noqa: B008 - immutable
     ) -> None:
         """Take the world as it was handed to the engine."""
         self.private_key: PrivateKey | None = None
@@ -82,8 +86,9 @@ class Shared:
         self.random = random
         self.wall_clock = wall_clock
         self.keylog = keylog
-        self.indices: IndexTable[tuple[Peer, Keypair | None]] = IndexTable(random)
+        self.indices: IndexTable[tuple[Peer, Keypair | None]] = IndexTable(random, shard)
         self.staging = StagingLimit()
+        self.shard = shard
         self.outbox: list[DatagramBatch] = []
         self.inbox: list[Slab] = []
         self.events: deque[Event] = deque(maxlen=_EVENTS_KEPT)

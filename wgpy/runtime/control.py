@@ -15,17 +15,14 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
 from wgpy.errors import ConfigError, DeviceError
-from wgpy.uapi import BadRequest, DeviceUpdate, GetRequest, RequestReader, format_errno, format_state
+from wgpy.uapi import BadRequest, DeviceState, DeviceUpdate, GetRequest, RequestReader, format_errno, format_state
 
-if TYPE_CHECKING:
-    from wgpy.runtime.device import Device
-
-__all__ = ["SOCKET_DIRECTORY", "ControlSocket", "path_of"]
+__all__ = ["SOCKET_DIRECTORY", "ControlSocket", "Controlled", "converse", "path_of"]
 
 _log = logging.getLogger("wgpy.control")
 
@@ -36,6 +33,18 @@ _MOST_CLIENTS: Final = 64
 _PATIENCE: Final = 60.0
 _RECEIVE_SIZE: Final = 65536
 _BACKLOG: Final = 16
+
+
+class Controlled(Protocol):
+    """What the control socket speaks for: a device, or a fleet of them."""
+
+    def apply(self, update: DeviceUpdate) -> None:
+        """See `Device.apply`."""
+        ...
+
+    def state(self) -> DeviceState:
+        """See `Device.state`."""
+        ...
 
 
 def path_of(name: str) -> Path:
@@ -112,7 +121,7 @@ class ControlSocket:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
-    async def serve(self, device: Device) -> None:
+    async def serve(self, device: Controlled) -> None:
         """Answer clients until cancelled."""
         listener = trio.socket.from_stdlib_socket(self._listener)
         slots = trio.CapacityLimiter(_MOST_CLIENTS)
@@ -131,14 +140,14 @@ class ControlSocket:
                 nursery.start_soon(_serve_client, client, device, slots)
 
 
-async def _serve_client(client: trio.socket.SocketType, device: Device, slots: trio.CapacityLimiter) -> None:
+async def _serve_client(client: trio.socket.SocketType, device: Controlled, slots: trio.CapacityLimiter) -> None:
     async with slots:
         with client, contextlib.suppress(OSError):
-            if not await _converse(client, device):
+            if not await converse(client, device):
                 _log.warning("a control client stood still for %d s: disconnected", _PATIENCE)
 
 
-async def _converse(client: trio.socket.SocketType, device: Device) -> bool:
+async def converse(client: trio.socket.SocketType, device: Controlled) -> bool:
     """Answer one client until it closes. False if it stood still for too long."""
     reader = RequestReader()
     while True:
@@ -159,11 +168,11 @@ async def _converse(client: trio.socket.SocketType, device: Device) -> bool:
                 return True
 
 
-def _answer(request: GetRequest | DeviceUpdate | BadRequest, device: Device) -> memoryview:
+def _answer(request: GetRequest | DeviceUpdate | BadRequest, device: Controlled) -> memoryview:
     return memoryview(_octets_of(request, device))
 
 
-def _octets_of(request: GetRequest | DeviceUpdate | BadRequest, device: Device) -> bytes:
+def _octets_of(request: GetRequest | DeviceUpdate | BadRequest, device: Controlled) -> bytes:
     match request:
         case GetRequest():
             return b"".join(format_state(device.state()))

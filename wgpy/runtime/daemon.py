@@ -29,8 +29,9 @@ from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.loop import HostLoop
 from wgpy.runtime.profile import Profile
-from wgpy.runtime.udp import UdpSockets
-from wgpy.tun.linux import LinuxTun, open_tun, tun_of_fd
+from wgpy.runtime.udp import UdpSockets, bind_group
+from wgpy.runtime.workers import MOST_WORKERS, Fleet, Plan
+from wgpy.tun.linux import LinuxTun, another_queue, open_tun, tun_of_fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,7 +53,8 @@ def run_daemon(
     Args:
         name: of the interface.
         foreground: do not fork.
-        environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE and the offload switches.
+        environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE, WGPY_WORKERS, WGPY_PROFILE and the offload
+            switches.
         config: keys, peers, addresses and routes to start with, endpoints resolved; without, the interface is down and
             knows nobody.
 
@@ -64,44 +66,82 @@ def run_daemon(
         ConfigError: a variable of the environment, or the configuration, is wrong.
     """
     _start_logging(name, environment.get("LOG_LEVEL", "error"))
-    profile = Profile() if environment.get("WGPY_PROFILE") == "1" else None
-    if profile is not None:
-        profile.install()
+    workers = _workers(environment)
     marked = with_mark(config or InterfaceConfig())
     with contextlib.ExitStack() as setup:
-        tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU)
+        tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU, has_queues=workers > 1)
         setup.callback(tun.close)
         control = _open_control(tun.name, environment)
         setup.callback(control.close)
-        udp = UdpSockets(
-            marked.listen_port,
-            fwmark=marked.fwmark,
+        plan = Plan(
+            marked,
+            keylog=_open_keylog(environment),
             groups=_allows("WGPY_UDP_GSO", environment),
             coalesces=_allows("WGPY_UDP_GRO", environment),
+            is_profiled=environment.get("WGPY_PROFILE") == "1",
         )
-        setup.callback(udp.close)
-        engine = Engine(
-            marked,
-            random=world.random,
-            wall_clock=world.wall_clock,
-            keylog=_open_keylog(environment),
-            mtu=tun.mtu,
-            is_up=False,
-        )
+        tuns = [tun]
+        for _ in range(workers - 1):
+            tuns.append(another_queue(tun))
+            setup.callback(tuns[-1].close)
+        group = _open_group(plan, workers)
+        for udp in group:
+            setup.callback(udp.close)
         if config is not None:
             setup.enter_context(address_link(tun.index, marked))
         if not foreground and not _become_daemon(is_quiet=environment.get("LOG_LEVEL", "silent") == "silent"):
             setup.pop_all()  # interface, socket and rules belong to the child now
             return 0
         try:
-            loop = HostLoop()
-            loop.run(_hold, Device(engine, tun, udp, loop=loop), tun, control)
-        except BaseExceptionGroup as group:
-            _log.critical("ended by a defect; please report this", exc_info=group)
+            if workers > 1:
+                return _hold_fleet(Fleet(plan, tuns, group), control)
+            _hold_alone(plan, tun, group[0], control)
+        except BaseExceptionGroup as problem:
+            _log.critical("ended by a defect; please report this", exc_info=problem)
             return 1
-        if profile is not None:
-            profile.report()
     return 0
+
+
+def _hold_alone(plan: Plan, tun: LinuxTun, udp: UdpSockets, control: ControlSocket) -> None:
+    profile = Profile() if plan.is_profiled else None
+    if profile is not None:
+        profile.install()
+    engine = Engine(
+        plan.config, random=world.random, wall_clock=world.wall_clock, keylog=plan.keylog, mtu=tun.mtu, is_up=False
+    )
+    loop = HostLoop()
+    loop.run(_hold, Device(engine, tun, udp, loop=loop), tun, control)
+    if profile is not None:
+        profile.report()
+
+
+def _hold_fleet(fleet: Fleet, control: ControlSocket) -> int:
+    try:
+        return 0 if trio.run(_hold_workers, fleet, control) else 1
+    finally:
+        fleet.close()
+
+
+async def _hold_workers(fleet: Fleet, control: ControlSocket) -> bool:
+    """Until a signal comes, the control socket is removed or a worker ends; says whether in order."""
+    is_in_order = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_at_signal, nursery.cancel_scope)
+        nursery.start_soon(control.serve, fleet)
+        nursery.start_soon(_end_without_control, control, nursery.cancel_scope)
+        is_in_order = await fleet.wait_for_end()
+        _log.info("a worker has ended: shutting down")
+        nursery.cancel_scope.cancel()
+    return is_in_order
+
+
+async def _end_without_control(control: ControlSocket, scope: trio.CancelScope) -> None:
+    while True:
+        await trio.sleep(_LOOK_AROUND)
+        if not control.is_present:
+            break
+    _log.info("the control socket was removed: shutting down")
+    scope.cancel()
 
 
 async def _hold(device: Device, tun: LinuxTun, control: ControlSocket) -> None:
@@ -111,11 +151,10 @@ async def _hold(device: Device, tun: LinuxTun, control: ControlSocket) -> None:
             await nursery.start(_run_device, device)
             nursery.start_soon(follow_link, device, tun)
             nursery.start_soon(control.serve, device)
-            while control.is_present:
+            nursery.start_soon(_end_without_control, control, nursery.cancel_scope)
+            while True:
                 await trio.sleep(_LOOK_AROUND)
                 tun.current_name()  # raises if the interface was deleted, with its namespace for instance
-            _log.info("the control socket was removed: shutting down")
-            nursery.cancel_scope.cancel()
     except* TunnelClosed:
         _log.info("the interface was deleted: shutting down")
 
@@ -150,11 +189,28 @@ def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _open_tun(name: str, environment: Mapping[str, str], mtu: int) -> LinuxTun:
+def _workers(environment: Mapping[str, str]) -> int:
+    text = environment.get("WGPY_WORKERS") or "1"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_WORKERS:
+        raise ConfigError(f"expected 1 to {MOST_WORKERS}, got {text!r}", field="WGPY_WORKERS")
+    if int(text) > 1 and environment.get("WG_TUN_FD"):
+        raise ConfigError("an interface that was handed in has one queue: leave out WG_TUN_FD", field="WGPY_WORKERS")
+    return int(text)
+
+
+def _open_group(plan: Plan, workers: int) -> list[UdpSockets]:
+    port, fwmark = plan.config.listen_port, plan.config.fwmark
+    if workers == 1:
+        return [UdpSockets(port, fwmark=fwmark, groups=plan.groups, coalesces=plan.coalesces)]
+    return bind_group(port, workers, fwmark=fwmark, groups=plan.groups, coalesces=plan.coalesces)
+
+
+def _open_tun(name: str, environment: Mapping[str, str], mtu: int, *, has_queues: bool) -> LinuxTun:
     merges = _allows("WGPY_TUN_GRO", environment)
     descriptor = _descriptor("WG_TUN_FD", environment)
     if descriptor is None:
-        return open_tun(name, mtu=mtu, offload=_allows("WGPY_TUN_OFFLOAD", environment), merges=merges)
+        offload = _allows("WGPY_TUN_OFFLOAD", environment)
+        return open_tun(name, mtu=mtu, offload=offload, merges=merges, has_queues=has_queues)
     os.set_blocking(descriptor, False)
     return tun_of_fd(descriptor, merges=merges)
 

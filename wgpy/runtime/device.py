@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wgpy.protocol.datagrams import DatagramBatch
     from wgpy.protocol.engine import Engine
     from wgpy.protocol.statistics import EngineStatistics
+    from wgpy.runtime.mesh import Mesh
     from wgpy.tun.base import PacketDevice
     from wgpy.uapi import DeviceState, DeviceUpdate
 
@@ -68,7 +69,15 @@ class Device:
         1
     """
 
-    def __init__(self, engine: Engine, packets: PacketDevice, udp: UdpSockets, *, loop: Loop | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        packets: PacketDevice,
+        udp: UdpSockets,
+        *,
+        loop: Loop | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
         """Put the parts together; `run` makes them work.
 
         Args:
@@ -76,6 +85,7 @@ class Device:
             packets: where inner packets come from and go to.
             udp: the sockets.
             loop: who calls the steps; trio's tasks without it.
+            mesh: the other workers of this interface, if there are any.
         """
         self.engine = engine
         self.packets = packets
@@ -83,6 +93,7 @@ class Device:
         engine.listen_port = udp.port
         self.look_at_link: Callable[[], Awaitable[None]] | None = None
         self._loop: Loop = loop or TrioLoop()
+        self._mesh = mesh
         self._clock = world.boot_time
         self._nursery: trio.Nursery | None = None
         self._timer = trio.CancelScope()
@@ -109,6 +120,8 @@ class Device:
                 self._start_readers()
                 nursery.start_soon(self._read_packets)
                 nursery.start_soon(self._run_timer)
+                if self._mesh is not None:
+                    nursery.start_soon(self._read_mesh, self._mesh)
                 task_status.started()
         except* TunnelClosed as closed:
             raise TunnelClosed(str(closed.exceptions[0])) from None
@@ -147,6 +160,11 @@ class Device:
             await self._catch_up()
             if not self.engine.is_up:
                 self._send()  # and be refused: the interface is down indeed
+
+    async def _read_mesh(self, mesh: Mesh) -> None:
+        while True:
+            await self._loop.serve(mesh.fileno(), functools.partial(self._take_forwards, mesh))
+            await self._catch_up()
 
     async def _run_timer(self) -> None:
         while True:
@@ -203,6 +221,13 @@ class Device:
             if not self._flush() or not packets.has_more:
                 return self._full is None
 
+    def _take_forwards(self, mesh: Mesh) -> bool:
+        """Take what came to other workers; False when the task must wait before the next call."""
+        now = self._now()
+        for forward in mesh.receive():
+            self.engine.take_forward(forward, now)
+        return self._flush()
+
     def _now(self) -> float:
         """Engine time; what is due by then is done first."""
         now = self._clock()
@@ -223,6 +248,10 @@ class Device:
             sent, self._full = self.udp.send(batches)
             self._unsent = batches[sent:] if self._full is not None else []
             self._note_failures()
+        if self._mesh is not None:
+            lost = self._mesh.send(engine.forwards())
+            if lost:
+                engine.count_drop(DropReason.NO_ROOM_AT_WORKER, lost)
         events = engine.events()
         if events:
             self._loop.in_trio(self._publish, events)
@@ -307,7 +336,14 @@ class Device:
                 if update.fwmark is not None:
                     self.udp.set_fwmark(self.engine.fwmark)
                 raise
-        update = dataclasses.replace(update, listen_port=self.udp.port)
+        self.apply_to_engine(dataclasses.replace(update, listen_port=self.udp.port))
+
+    def apply_to_engine(self, update: DeviceUpdate) -> None:
+        """`apply` without the sockets, which somebody else sees to.
+
+        Raises:
+            ConfigError: there would be too many peers, or an endpoint is a name.
+        """
         self.engine.apply(update, self._now())
         self._flush_soon()
 
@@ -317,14 +353,19 @@ class Device:
         Raises:
             DeviceError: the port is taken; the old one stays in use then.
         """
-        old = self.udp
-        settings = [(one.groups, one.coalesces) for one in old] or [(True, True)]
-        self.udp = UdpSockets(
-            port,
-            fwmark=self.engine.fwmark if fwmark is None else fwmark,
-            groups=settings[0][0],
-            coalesces=settings[0][1],
+        settings = [(one.groups, one.coalesces) for one in self.udp] or [(True, True)]
+        self.use_sockets(
+            UdpSockets(
+                port,
+                fwmark=self.engine.fwmark if fwmark is None else fwmark,
+                groups=settings[0][0],
+                coalesces=settings[0][1],
+            )
         )
+
+    def use_sockets(self, udp: UdpSockets) -> None:
+        """Go on with other sockets; those in use until now are closed."""
+        old, self.udp = self.udp, udp
         self.engine.listen_port = self.udp.port
         self.engine.forget_sources(self._clock())
         for one in old:

@@ -9,6 +9,7 @@ Source: Linux Documentation/networking/segmentation-offloads.rst, ip(7), ipv6(7)
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -25,12 +26,13 @@ from wgpy.protocol.datagrams import DatagramBatch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Failure", "Local", "UdpSocket", "UdpSockets"]
+__all__ = ["Failure", "Local", "UdpSocket", "UdpSockets", "bind_group"]
 
 _UDP_SEGMENT, _UDP_GRO = 103, 104
 _IP_PKTINFO, _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER = 8, 1, 13, 10
 _IPV6_MTU_DISCOVER = 23
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
 _PMTUDISC_DONT: Final = 0
 _BUFFER_SIZE: Final = 7 * 2**20
 _PORT_RETRIES: Final = 100
@@ -89,23 +91,10 @@ class UdpSocket:
         has_more: the last `receive` stopped at a lone datagram, so that it is answered before anything else: ask again.
     """
 
-    def __init__(self, version: int, port: int, *, fwmark: int, groups: bool, coalesces: bool) -> None:
-        """Open and bind.
-
-        Raises:
-            OSError: the family is not there, the port is taken, the mark is not allowed.
-        """
-        self.version = version
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._configure()
-            if fwmark:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
-            self.socket.bind(("", port) if version == 4 else ("::", port))
-        except BaseException:
-            self.socket.close()
-            raise
+    def __init__(self, bound: socket.socket, *, groups: bool, coalesces: bool) -> None:
+        """Take over a bound UDP socket."""
+        self.version = 4 if bound.family == socket.AF_INET else 6
+        self.socket = bound
         self.groups = groups and self._can(_UDP_SEGMENT)
         self.coalesces = coalesces and self._can(_UDP_GRO)
         if self.coalesces:
@@ -126,23 +115,6 @@ class UdpSocket:
         self._last_ancillary: Ancillary = []
         # Endpoints that refused grouped datagrams, and of which size: a path of small MTU.
         self._ungrouped: dict[Endpoint, int] = {}
-
-    def _configure(self) -> None:
-        set_option = self.socket.setsockopt
-        for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
-            with contextlib.suppress(OSError):
-                set_option(socket.SOL_SOCKET, option, _BUFFER_SIZE)
-                set_option(socket.SOL_SOCKET, forced, _BUFFER_SIZE)
-        if self.version == 4:
-            set_option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            set_option(socket.IPPROTO_IP, _IP_RECVTOS, 1)
-            # Outer packets may be fragmented, as the kernel's own driver lets them be.
-            set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-        else:
-            set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-            set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
 
     def _can(self, option: int) -> bool:
         try:
@@ -332,7 +304,9 @@ class UdpSockets:
         port: that both are bound to.
     """
 
-    def __init__(self, port: int = 0, *, fwmark: int = 0, groups: bool = True, coalesces: bool = True) -> None:
+    def __init__(
+        self, port: int = 0, *, fwmark: int = 0, groups: bool = True, coalesces: bool = True, shares: bool = False
+    ) -> None:
         """Bind both families to one port.
 
         Args:
@@ -340,26 +314,40 @@ class UdpSockets:
             fwmark: 0 for none.
             groups: use UDP_SEGMENT where it works.
             coalesces: use UDP_GRO where it works.
+            shares: other sockets of this process may be bound to the same port.
 
         Raises:
             DeviceError: the port is taken, the mark is not allowed, or there is no family at all.
         """
-        groups = groups and not _damages_groups(os.uname().release)
-        self.v4: UdpSocket | None = None
-        self.v6: UdpSocket | None = None
+        v4: socket.socket | None = None
+        v6: socket.socket | None = None
         for attempt in range(_PORT_RETRIES):
             try:
-                self.v4 = _open(4, port, fwmark, groups, coalesces)
-                self.v6 = _open(6, port or (self.v4.port if self.v4 else 0), fwmark, groups, coalesces)
+                v4 = _bind(4, port, fwmark, shares=shares)
+                v6 = _bind(6, port or (v4.getsockname()[1] if v4 else 0), fwmark, shares=shares)
                 break
             except OSError as error:
-                self.close()
+                if v4 is not None:
+                    v4.close()
                 if error.errno != errno.EADDRINUSE or port or attempt == _PORT_RETRIES - 1:
                     raise _explained(error, port, fwmark) from None
-        sockets = list(self)
-        if not sockets:
+        if v4 is None and v6 is None:
             raise DeviceError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6 sockets")
-        self.port = sockets[0].port
+        self._take(v4, v6, groups=groups, coalesces=coalesces)
+
+    @classmethod
+    def adopt(cls, sockets: Sequence[socket.socket], *, groups: bool = True, coalesces: bool = True) -> UdpSockets:
+        """Use sockets that another process has bound, at most one of each family."""
+        by_family = {one.family: one for one in sockets}
+        adopted = cls.__new__(cls)
+        adopted._take(by_family.get(socket.AF_INET), by_family.get(socket.AF_INET6), groups=groups, coalesces=coalesces)
+        return adopted
+
+    def _take(self, v4: socket.socket | None, v6: socket.socket | None, *, groups: bool, coalesces: bool) -> None:
+        groups = groups and not _damages_groups(os.uname().release)
+        self.v4 = None if v4 is None else UdpSocket(v4, groups=groups, coalesces=coalesces)
+        self.v6 = None if v6 is None else UdpSocket(v6, groups=groups, coalesces=coalesces)
+        self.port = next(one.port for one in self)
         self.failures: list[Failure] = []
         self.stale: list[DatagramBatch] = []
 
@@ -502,14 +490,106 @@ class UdpSockets:
                 raise
 
 
-def _open(version: int, port: int, fwmark: int, groups: bool, coalesces: bool) -> UdpSocket | None:
+def _bind(version: int, port: int, fwmark: int, *, shares: bool) -> socket.socket | None:
+    """A bound socket; None where the family is missing.
+
+    Raises:
+        OSError: the port is taken, the mark is not allowed.
+    """
     try:
-        return UdpSocket(version, port, fwmark=fwmark, groups=groups, coalesces=coalesces)
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            _configure(bound)
+            if shares:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if fwmark:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+            bound.bind(("", port) if version == 4 else ("::", port))
+        except BaseException:
+            bound.close()
+            raise
+        return bound
     except OSError as error:
         # EADDRNOTAVAIL: IPv6 is compiled in and switched off.
         if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             return None
         raise
+
+
+def _configure(one: socket.socket) -> None:
+    set_option = one.setsockopt
+    for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+        with contextlib.suppress(OSError):
+            set_option(socket.SOL_SOCKET, option, _BUFFER_SIZE)
+            set_option(socket.SOL_SOCKET, forced, _BUFFER_SIZE)
+    if one.family == socket.AF_INET:
+        set_option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        set_option(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+        # Outer packets may be fragmented, as the kernel's own driver lets them be.
+        set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+    else:
+        set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+
+
+def bind_group(port: int, count: int, *, fwmark: int, groups: bool, coalesces: bool) -> list[UdpSockets]:
+    """Sockets of several workers behind one port: each receives what carries a receiver index of its shard.
+
+    Initiations, which carry none, go by their source, so that whoever gets a cookie comes back to where it was made.
+
+    Args:
+        port: 0 for any that is free.
+        count: of workers, 1 to 128.
+        fwmark: 0 for none.
+        groups: use UDP_SEGMENT where it works.
+        coalesces: use UDP_GRO where it works.
+
+    Raises:
+        DeviceError: the port is taken, or the mark not allowed.
+    """
+    # Whoever shares a port shares it with every process of this user: make sure that nobody is there.
+    probe = UdpSockets(port, fwmark=fwmark, groups=groups, coalesces=coalesces)
+    port = probe.port
+    probe.close()
+    members: list[UdpSockets] = []
+    try:
+        for _ in range(count):
+            members.append(UdpSockets(port, fwmark=fwmark, groups=groups, coalesces=coalesces, shares=True))
+        program = _steering(count)
+        for one in members[0]:
+            buffer = ctypes.create_string_buffer(program)
+            request = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+            one.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, request)
+    except BaseException:
+        for member in members:
+            member.close()
+        raise
+    return members
+
+
+def _steering(count: int) -> bytes:
+    """A classic BPF program that says, from the payload, which socket of the group a datagram belongs to.
+
+    The index of a session or handshake is little-endian, so its first octet in the datagram is its lowest; see
+    `Shard.may_use`. A number that no socket has leaves the choice to the kernel, which goes by the addresses.
+    """
+    load_word, load_octet, jump, jump_equal, modulo, give, give_a = 0x20, 0x30, 0x05, 0x15, 0x94, 0x06, 0x16
+    program = [
+        (load_word, 0, 0, 0),
+        (jump_equal, 3, 0, 0x04000000),  # transport data
+        (jump_equal, 2, 0, 0x03000000),  # cookie reply
+        (jump_equal, 3, 0, 0x02000000),  # response
+        (give, 0, 0, 0xFFFFFFFF),
+        (load_octet, 0, 0, 4),
+        (jump, 0, 0, 1),
+        (load_octet, 0, 0, 8),
+        (modulo, 0, 0, count),
+        (give_a, 0, 0, 0),
+    ]
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
 
 def _explained(error: OSError, port: int, fwmark: int) -> DeviceError:

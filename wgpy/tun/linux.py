@@ -32,12 +32,12 @@ from wgpy.wire import ip, virtio
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["LinuxTun", "open_tun", "tun_of_fd"]
+__all__ = ["LinuxTun", "another_queue", "open_tun", "tun_of_fd"]
 
 _PATH: Final = "/dev/net/tun"
 _TUNSETIFF, _TUNGETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x800454D2, 0x400454D0
 _TUNGETVNETHDRSZ, _TUNSETVNETHDRSZ, _TUNGETDEVNETNS = 0x800454D7, 0x400454D8, 0x54E3
-_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_IFF_TUN, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
 _CSUM, _TSO4, _TSO6, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 _IFREQ: Final = struct.Struct("=16sH22x")
 
@@ -65,6 +65,7 @@ class LinuxTun:
         mtu: greatest inner packet.
         drops: packets refused, by reason.
         fd: of the device.
+        has_header: packets come and go with an offload header.
         joins_udp: whether the kernel takes UDP superpackets.
         merges: whether writes are joined.
         has_more: see `PacketDevice`.
@@ -84,7 +85,7 @@ class LinuxTun:
         self.has_more = False
         self._limit = _READS
         self.on_warning: Callable[[str], None] = lambda _: None
-        self._has_header = has_header
+        self.has_header = has_header
         self._header = virtio.HEADER_SIZE if has_header else 0
         self._slots = Arena(_SLOTS * _SLOT_SIZE)
         self._small = Arena(_READS * (_SMALL + TRANSPORT_OVERHEAD))
@@ -136,7 +137,7 @@ class LinuxTun:
         slabs: list[Slab] = []
         superpackets: list[split.Superpacket] = []
         slot = small = 0
-        readv, fd, has_header = os.readv, self.fd, self._has_header
+        readv, fd, has_header = os.readv, self.fd, self.has_header
         if fd < 0:
             raise TunnelClosed(f"{self.name} is closed")
         limit = self._limit
@@ -254,7 +255,7 @@ class LinuxTun:
             view = self._slots.view
             for slot in range(_SLOTS):
                 at = slot * _SLOT_SIZE + TRANSPORT_HEADER_SIZE
-                buffers = [self._headers[slot]] if self._has_header else []
+                buffers = [self._headers[slot]] if self.has_header else []
                 buffers.append(view[at : at + self._first_row])
                 for row in range(1, self._count):
                     place = at + row * stride + header_length
@@ -265,7 +266,7 @@ class LinuxTun:
 
     def _gathered(self, slot: int, length: int) -> bytearray:
         """A packet that was read into the rows of a slot, in one piece."""
-        buffers = self._layout[slot][1 if self._has_header else 0 :]
+        buffers = self._layout[slot][1 if self.has_header else 0 :]
         return bytearray(b"".join(buffers)[:length])
 
     def _closed(self, error: OSError) -> TunnelClosed:
@@ -302,7 +303,7 @@ class LinuxTun:
 
     def _write(self, packet: memoryview | bytes) -> None:
         try:
-            os.writev(self.fd, [virtio.PLAIN, packet] if self._has_header else [packet])
+            os.writev(self.fd, [virtio.PLAIN, packet] if self.has_header else [packet])
         except OSError as error:
             self._refused(error, 1)
 
@@ -365,7 +366,9 @@ class LinuxTun:
             netlink.set_link(self.index, gso_max_segs=segments)
 
 
-def open_tun(name: str, *, mtu: int | None = 1420, offload: bool = True, merges: bool = True) -> LinuxTun:
+def open_tun(
+    name: str, *, mtu: int | None = 1420, offload: bool = True, merges: bool = True, has_queues: bool = False
+) -> LinuxTun:
     """Make a TUN interface in this network namespace; it is down.
 
     Args:
@@ -373,6 +376,7 @@ def open_tun(name: str, *, mtu: int | None = 1420, offload: bool = True, merges:
         mtu: of the link; None leaves the kernel's 1500.
         offload: take and give superpackets where the kernel can.
         merges: join what is written; without, only reading is offloaded.
+        has_queues: `another_queue` will be asked for.
 
     Raises:
         DeviceError: no TUN driver, no permission, or the name is taken or not allowed.
@@ -381,14 +385,14 @@ def open_tun(name: str, *, mtu: int | None = 1420, offload: bool = True, merges:
         raise DeviceError(errno.EINVAL, f"an interface name has 1 to 15 characters, no space and no slash: {name!r}")
     fd = _open_device()
     try:
-        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if offload else 0)
+        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if offload else 0) | (_IFF_MULTI_QUEUE if has_queues else 0)
         try:
             request = fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
         except OSError as error:
             if error.errno == errno.EINVAL and offload:
                 os.close(fd)
                 fd = -1
-                return open_tun(name, mtu=mtu, offload=False)
+                return open_tun(name, mtu=mtu, offload=False, has_queues=has_queues)
             raise _explained(error, name) from None
         final = bytes(request[:16]).rstrip(b"\0").decode()
         joins_udp = offload and _enable_offload(fd)
@@ -404,6 +408,27 @@ def open_tun(name: str, *, mtu: int | None = 1420, offload: bool = True, merges:
         raise
     tun.limit_superpackets()
     return tun
+
+
+def another_queue(tun: LinuxTun) -> LinuxTun:
+    """One more queue of an interface that was made with `has_queues`.
+
+    The kernel steers a flow to the queue where its other direction was written last.
+
+    Raises:
+        DeviceError: no permission, or the interface has as many queues as there can be.
+    """
+    fd = _open_device()
+    try:
+        flags = _IFF_TUN | _IFF_NO_PI | _IFF_MULTI_QUEUE | (_IFF_VNET_HDR if tun.has_header else 0)
+        fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(tun.name.encode(), flags))
+    except OSError as error:
+        os.close(fd)
+        raise _explained(error, tun.name) from None
+    if tun.has_header:
+        _enable_offload(fd)
+    link = Link(tun.index, tun.name, tun.mtu, False)
+    return _tun(fd, link, has_header=tun.has_header, joins_udp=tun.joins_udp, merges=tun.merges)
 
 
 def tun_of_fd(fd: int, *, merges: bool = True) -> LinuxTun:
