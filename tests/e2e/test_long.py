@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.daemons import Addresses, DaemonEnd
+from tests.e2e.daemons import LEFT, RIGHT, Addresses, DaemonEnd, connect
+from tests.e2e.guest import Guest, KernelEnd, wait_for_neighbour
 from tests.e2e.lab import Lab
 from tests.machine import why_missing
 
@@ -122,3 +123,29 @@ def test_b52_a_keepalive_keeps_the_way_through_a_nat_with_a_short_memory(tunnels
         tunnel.ours.set("peer", tunnel.theirs.keys.public, "persistent-keepalive", "off")
     time.sleep(6)
     in_all(tunnels, "the NAT forgets", lambda tunnel: not tunnel.theirs.ping(tunnel.here.inner4, limit=1))
+
+
+@pytest.mark.needs("qemu")
+@pytest.mark.parametrize("initiates", [True, False], ids=["initiator", "responder"])
+def test_rekeying_and_expiry_with_the_kernel(lab: Lab, guest: Guest, initiates: bool) -> None:
+    """One handshake per 120 s under load and none when idle, whoever of us began."""
+    host = lab.namespace("left")
+    theirs = KernelEnd(lab, guest, host)
+    host.address("to-guest", f"{LEFT.outer4}/24")
+    wait_for_neighbour(host, RIGHT.outer4)
+    ours = DaemonEnd(lab, host)
+    initiator, responder = (ours, theirs) if initiates else (theirs, ours)
+    at = (LEFT, RIGHT) if initiates else (RIGHT, LEFT)
+    connect(initiator, responder, at=at)
+    start = time.monotonic()
+    assert initiator.ping(at[1].inner4)
+    while time.monotonic() - start < 270:
+        assert initiator.ping(at[1].inner4, count=2), "lost while the keys change"
+        time.sleep(1)
+    assert ours.handshakes_logged() == 3
+    time.sleep(60)  # the last passive keepalives
+    quiet = ours.transfer(theirs)
+    time.sleep(190)
+    assert ours.transfer(theirs) == quiet
+    assert initiator.ping(at[1].inner4)
+    assert ours.handshakes_logged() == 4
