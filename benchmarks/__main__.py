@@ -1,0 +1,73 @@
+"""`python -m benchmarks NAME`: one entry for all measurements.
+
+Each run shows a progress bar, prints a table, and writes JSON and a chart (SVG and PNG) beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks import report
+from benchmarks.host import REPOSITORY
+
+NAMES: Final = {
+    "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
+}
+OUTPUT: Final = REPOSITORY / "build/benchmarks"
+_ROUNDS: Final = 3
+_EXAMPLES: Final = """examples:
+  python -m benchmarks tunnel --against wireguard-go --cells tcp1 --mtu 1420 --seconds 2 --rounds 5
+  python -m benchmarks tunnel --against wgpy@../other-checkout --cells tcp1,udp64
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EXAMPLES,
+    )
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, summary in NAMES.items():
+        child = names.add_parser(name, help=summary, description=summary)
+        child.add_argument("--json", type=Path, metavar="FILE", help=f"where to write (build/benchmarks/{name}.json)")
+        child.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help=f"how often ({_ROUNDS})")
+        importlib.import_module(f"benchmarks.{name}").add_arguments(child)
+    return parser
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one benchmark; the exit status."""
+    options = build_parser().parse_args(argv)
+    # Namespaces and daemons are taken down on the way out, whoever ends us.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = importlib.import_module(f"benchmarks.{options.name}").run(options)
+    except KeyboardInterrupt:
+        print("\nstopped; everything that was started has been ended", file=sys.stderr)
+        return 130
+    report.print_result(result)
+    path: Path = options.json or OUTPUT / f"{options.name}.json"
+    result.save(path)
+    print(f"written: {_short(path)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
