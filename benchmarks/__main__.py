@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks import report
+from benchmarks import chart, report
 from benchmarks.host import REPOSITORY
 
 NAMES: Final = {
@@ -65,7 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     report.print_result(result)
     path: Path = options.json or OUTPUT / f"{options.name}.json"
     result.save(path)
-    print(f"written: {_short(path)}")
+    files = [path]
+    try:
+        files += chart.draw(result, path)
+    except chart.ChartMissing as missing:
+        print(missing, file=sys.stderr)
+    print(f"written: {', '.join(str(_short(file)) for file in files)}")
     return 0
 
 

@@ -102,9 +102,13 @@ def table(result: Result, *, has_colour: bool = False) -> str:
     rivals = result.rivals
     heads = ["", "unit", *result.contenders, *(f"{result.contenders[0]} / {name}" for name in rivals)]
     lines: list[list[tuple[str, str]]] = [[(head, "\x1b[1m") for head in heads]]
+    group = ""
     for row in result.rows:
+        if row.group != group:
+            group = row.group
+            lines.append([(group, "\x1b[1m")] + [("", "")] * (len(heads) - 1))
         arrow = "↑" if row.is_more_better else "↓"
-        line = [(row.label, ""), (f"{row.unit} {arrow}", "\x1b[2m")]
+        line = [(f"  {row.label}" if row.group else row.label, ""), (f"{row.unit} {arrow}", "\x1b[2m")]
         line += [(_cell(row.of(name)) if name in row.samples else "", "") for name in result.contenders]
         line += [_ratio_cell(row, name) for name in rivals]
         lines.append(line)

@@ -52,6 +52,7 @@ class Row:
         label: for people.
         unit: of the samples.
         is_more_better: whether a greater value is the better one.
+        group: the heading that it stands under.
         samples: contender to one value per round, None where it failed.
     """
 
@@ -59,6 +60,7 @@ class Row:
     label: str
     unit: str
     is_more_better: bool = True
+    group: str = ""
     samples: dict[str, list[float | None]] = field(default_factory=dict)
 
     def add(self, contender: str, value: float | None) -> None:
@@ -103,12 +105,12 @@ class Result:
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def row(self, key: str, label: str, unit: str, *, is_more_better: bool = True) -> Row:
+    def row(self, key: str, label: str, unit: str, *, is_more_better: bool = True, group: str = "") -> Row:
         """The row of that key, made when it is new."""
         for row in self.rows:
             if row.key == key:
                 return row
-        self.rows.append(Row(key, label, unit, is_more_better))
+        self.rows.append(Row(key, label, unit, is_more_better, group))
         return self.rows[-1]
 
     def note(self, text: str) -> None:

@@ -60,7 +60,7 @@ def _tcp(label: str, *options: str) -> Cell:
         flow = pair.iperf(*options, seconds=seconds)
         return [flow.gigabits_per_second, flow.cpu_per_gigabyte]
 
-    quantities = (Quantity("rate", "", "Gbit/s", True), Quantity("cpu", ", CPU of both daemons", "s/GB", False))
+    quantities = (Quantity("rate", "", "Gbit/s", True), Quantity("cpu", ", CPU", "s/GB", False))
     return Cell(label, quantities, run)
 
 
@@ -69,7 +69,7 @@ def _udp(size: int) -> Cell:
         flow = pair.iperf("-u", "-b", "0", "-l", str(size), seconds=seconds)
         return [flow.packets / flow.seconds, flow.cpu_per_packet_us]
 
-    quantities = (Quantity("rate", "", "packets/s", True), Quantity("cpu", ", CPU of both daemons", "µs/packet", False))
+    quantities = (Quantity("rate", "", "packets/s", True), Quantity("cpu", ", CPU", "µs/packet", False))
     return Cell(f"UDP {size} octets, arrived", quantities, run)
 
 
@@ -167,7 +167,7 @@ def measure(
                 take(result, pair, cell, mtu, options.seconds)
                 progress.step()
         for pair in pairs:
-            row = result.row(f"{mtu}/memory", f"peak memory, MTU {mtu}", "MB", is_more_better=False)
+            row = result.row(f"{mtu}/memory", "peak memory", "MB", is_more_better=False, group=f"MTU {mtu}")
             peak = pair.peak_octets()
             row.add(pair.contender.name, None if peak is None else peak / 1e6)
 
@@ -190,8 +190,9 @@ def take(result: Result, pair: Pair, name: str, mtu: int, seconds: float) -> Non
     for quantity, value in zip(cell.quantities, values, strict=True):
         row = result.row(
             f"{mtu}/{name}/{quantity.key}",
-            f"{cell.label}{quantity.label}, MTU {mtu}",
+            f"{cell.label}{quantity.label}",
             quantity.unit,
             is_more_better=quantity.is_more_better,
+            group=f"MTU {mtu}",
         )
         row.add(pair.contender.name, value)
