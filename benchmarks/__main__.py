@@ -6,18 +6,28 @@ Each run shows a progress bar, prints a table, and writes JSON and a chart (SVG 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import importlib
+import pstats
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks import chart, report
 from benchmarks.host import REPOSITORY
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.samples import Result
+
 NAMES: Final = {
     "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
+    "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
 }
+# These measure this very process, so that a profile of it says something.
+IN_MEMORY: Final = ("handshake",)
 OUTPUT: Final = REPOSITORY / "build/benchmarks"
 _ROUNDS: Final = 3
 _EXAMPLES: Final = """examples:
@@ -39,8 +49,21 @@ def build_parser() -> argparse.ArgumentParser:
         child = names.add_parser(name, help=summary, description=summary)
         child.add_argument("--json", type=Path, metavar="FILE", help=f"where to write (build/benchmarks/{name}.json)")
         child.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help=f"how often ({_ROUNDS})")
+        if name in IN_MEMORY:
+            child.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
         importlib.import_module(f"benchmarks.{name}").add_arguments(child)
     return parser
+
+
+def _run(options: argparse.Namespace) -> Result:
+    run: Callable[[argparse.Namespace], Result] = importlib.import_module(f"benchmarks.{options.name}").run
+    if not getattr(options, "profile", False):
+        return run(options)
+    profiler = cProfile.Profile()
+    result = profiler.runcall(run, options)
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
+    result.note("the profiler ran: every figure is too slow")
+    return result
 
 
 def _short(path: Path) -> Path:
@@ -58,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     # Namespaces and daemons are taken down on the way out, whoever ends us.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = importlib.import_module(f"benchmarks.{options.name}").run(options)
+        result = _run(options)
     except KeyboardInterrupt:
         print("\nstopped; everything that was started has been ended", file=sys.stderr)
         return 130
