@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 NAMES: Final = {
     "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
     "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
+    "scale": "what grows with the number of peers: memory, CPU, wg show, wg setconf, AllowedIPs up to a million",
 }
 # These measure this very process, so that a profile of it says something.
-IN_MEMORY: Final = ("handshake",)
+IN_MEMORY: Final = ("handshake", "scale")
 OUTPUT: Final = REPOSITORY / "build/benchmarks"
 _ROUNDS: Final = 3
 _EXAMPLES: Final = """examples:
