@@ -26,11 +26,26 @@ NAMES: Final = {
     "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
     "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
     "scale": "what grows with the number of peers: memory, CPU, wg show, wg setconf, AllowedIPs up to a million",
+    "crypto": "what each primitive costs",
+    "long": "a steady stream for an hour: loss, rekeys, growth of memory",
+    "steps": "where a packet's time goes, from the running daemons",
+    "check": "compare with benchmarks/results by ratio to wireguard-go; status 1 when worse",
 }
 # These measure this very process, so that a profile of it says something.
-IN_MEMORY: Final = ("handshake", "scale")
+IN_MEMORY: Final = ("handshake", "scale", "crypto")
 OUTPUT: Final = REPOSITORY / "build/benchmarks"
 _ROUNDS: Final = 3
+_INTERRUPTED: Final = 130
+# `all` is what `make bench` runs, about half an hour: each with moderate options.
+ALL: Final = (
+    ("tunnel", "--rounds", "3", "--seconds", "2"),
+    ("handshake", "--rounds", "3"),
+    ("crypto", "--rounds", "3"),
+    ("scale", "--rounds", "1"),
+    ("steps", "--rounds", "2"),
+    ("kernel", "--rounds", "3"),
+    ("long", "--minutes", "5"),
+)
 _EXAMPLES: Final = """examples:
   python -m benchmarks tunnel --against wireguard-go --cells tcp1 --mtu 1420 --seconds 2 --rounds 5
   python -m benchmarks tunnel --against wgpy@../other-checkout --cells tcp1,udp64
@@ -45,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
+    summary = "each of them with moderate options, about half an hour"
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, summary in NAMES.items():
         child = names.add_parser(name, help=summary, description=summary)
@@ -53,7 +69,22 @@ def build_parser() -> argparse.ArgumentParser:
         if name in IN_MEMORY:
             child.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
         importlib.import_module(f"benchmarks.{name}").add_arguments(child)
+    names.add_parser("all", help=summary, description=summary)
     return parser
+
+
+def run_all() -> int:
+    """One benchmark after another; one that this machine cannot run does not stop the others."""
+    status = 0
+    for argv in ALL:
+        try:
+            status = max(status, main(list(argv)))
+        except SystemExit as left:
+            print(f"{argv[0]} is left out: {left}", file=sys.stderr)
+            status = 1
+        if status == _INTERRUPTED:
+            break
+    return status
 
 
 def _run(options: argparse.Namespace) -> Result:
@@ -79,13 +110,15 @@ def _terminate(number: int, frame: object) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one benchmark; the exit status."""
     options = build_parser().parse_args(argv)
+    if options.name == "all":
+        return run_all()
     # Namespaces and daemons are taken down on the way out, whoever ends us.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         result = _run(options)
     except KeyboardInterrupt:
         print("\nstopped; everything that was started has been ended", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     report.print_result(result)
     path: Path = options.json or OUTPUT / f"{options.name}.json"
     result.save(path)

@@ -1,11 +1,13 @@
 """A result as a picture, SVG and PNG, to be read at a glance.
 
 With rivals: one line per quantity, one mark per rival, on a logarithmic scale of merit. Right of the line in the middle
-wgpy is better, left of it worse, whatever the quantity measures. Without rivals: bars, one panel per unit.
+wgpy is better, left of it worse, whatever the quantity measures. Without rivals: bars, one panel per
+unit; or a line over time where the run has one.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.report import number
@@ -46,7 +48,8 @@ def draw(result: Result, path: Path) -> list[Path]:
     matplotlib.use("Agg")
     # The same figures give the same file, and text stays text.
     matplotlib.rcParams.update({"svg.hashsalt": "wgpy", "svg.fonttype": "none", "font.size": 9})
-    figure = _merits(result) if result.rivals else _bars(result)
+    paint = _lines if result.over else _merits if result.rivals else _bars
+    figure = paint(result)
     machine = f"{result.machine.get('date', '')}, {result.machine.get('machine', '')}"
     figure.text(0.01, 0.003, machine, fontsize=7, color=_INK)
     files = [path.with_suffix(".svg"), path.with_suffix(".png")]
@@ -135,4 +138,19 @@ def _bars(result: Result) -> Any:
         better = "more" if rows[0].is_more_better else "less"
         axis.set_title(f"{group or result.benchmark}: {unit} ({better} is better)", loc="left", fontweight="bold")
     axes[-1].set_xlabel("\n")
+    return figure
+
+
+def _lines(result: Result) -> Any:
+    rows = [row for row in result.rows if len(row.samples.get(result.contenders[0], ())) > 1]
+    figure, axes = _figure([6] * len(rows))
+    for row, axis in zip(rows, axes, strict=True):
+        values = [math.nan if value is None else value for value in row.samples[result.contenders[0]]]
+        axis.plot(range(1, len(values) + 1), values, color=_MARKS[0][0], marker=".")
+        # From 0, so that noise does not look like a slope.
+        axis.set_ylim(0, max([1.0, *(value for value in values if value == value)]) * 1.15)
+        axis.grid(color="#dddddd", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_title(f"{row.label}: {row.unit}", loc="left", fontweight="bold")
+    axes[-1].set_xlabel(f"{result.over}\n")
     return figure

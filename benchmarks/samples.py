@@ -95,6 +95,8 @@ class Result:
         options: how it was asked for.
         contenders: in the order of the columns, ours first.
         rows: what was measured.
+        over: what the samples of a row follow each other in, such as `minute`; empty for rounds, whose order says
+            nothing.
         notes: what a reader must know to read the numbers rightly.
     """
 
@@ -103,6 +105,7 @@ class Result:
     options: dict[str, Any] = field(default_factory=dict)
     contenders: list[str] = field(default_factory=lambda: [OURS])
     rows: list[Row] = field(default_factory=list)
+    over: str = ""
     notes: list[str] = field(default_factory=list)
 
     def row(self, key: str, label: str, unit: str, *, is_more_better: bool = True, group: str = "") -> Row:

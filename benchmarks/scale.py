@@ -278,9 +278,10 @@ def measure_daemon(contender: Contender, count: int, seconds: float) -> dict[str
         found: dict[str, tuple[str, str, float | None]] = {
             "setconf": ("wg setconf", "ms", setconf * 1000),
             "show": ("wg show", "ms", show * 1000),
-            "memory": ("resident set, per peer", "octets", (full - empty) / count),
             "resident": ("resident set, all", "MB", full / 1e6),
         }
+        if count >= _VISIBLE:
+            found["memory"] = ("resident set, per peer", "octets", (full - empty) / count)
         if seconds and end.process is not None and count >= _VISIBLE:
             command = (sys.executable, "-m", "benchmarks.players", str(crowd), f"{LEFT.outer4}:51820")
             player = right.spawn(*command, env={"PYTHONPATH": str(host.REPOSITORY)})

@@ -114,9 +114,7 @@ def run(options: argparse.Namespace) -> Result:
     Raises:
         SystemExit: the machine cannot do it, or the options make no sense; says why.
     """
-    for group in ("root", "tun", "netns", "tools"):
-        if missing := why_missing(group):
-            raise SystemExit(f"{missing}\n  to mend it: {GROUPS[group].how}")
+    require_machine()
     cells = options.cells.split(",")
     if unknown := [name for name in cells if name not in CELLS]:
         raise SystemExit(f"no cell is called {unknown[0]!r}: choose from {', '.join(CELLS)}")
@@ -138,6 +136,17 @@ def run(options: argparse.Namespace) -> Result:
     finally:
         progress.close()
     return result
+
+
+def require_machine() -> None:
+    """Check that namespaces, TUN interfaces and the usual tools are there.
+
+    Raises:
+        SystemExit: they are not; says why and how to mend it.
+    """
+    for group in ("root", "tun", "netns", "tools"):
+        if missing := why_missing(group):
+            raise SystemExit(f"{missing}\n  to mend it: {GROUPS[group].how}")
 
 
 def find_all(result: Result, names: list[str]) -> list[Contender]:
