@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -14,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Wire
 from tests.e2e.daemons import LEFT, RIGHT, SOCKETS, WIREGUARD_PY, DaemonEnd, Keys, connect
-from tests.e2e.lab import Lab, Namespace, eventually, unique
+from tests.e2e.lab import AT_ONCE, Lab, Namespace, eventually, unique
 
 
 @pytest.fixture
@@ -309,6 +310,35 @@ def test_b45_down_and_up(wire: Wire) -> None:
     ours.set("peer", theirs.keys.public, "persistent-keepalive", "25")
     ours.run("ip", "link", "set", ours.interface, "up")
     eventually("a persistent keepalive starts at once", lambda: ours.handshakes_logged() == before + 2)
+
+
+def echo_requests(namespace: Namespace) -> int:
+    """How many the kernel has sent in this namespace."""
+    found = dict(re.findall(r"^IcmpMsg: (.*)\nIcmpMsg: (.*)$", namespace.run("cat", "/proc/net/snmp"), re.MULTILINE))
+    counts = {
+        name: int(value)
+        for names, values in found.items()
+        for name, value in zip(names.split(), values.split(), strict=True)
+    }
+    return counts.get("OutType8", 0)
+
+
+def test_b45_the_first_packet_is_not_lost_to_old_news(wire: Wire) -> None:
+    """A packet may be quicker than the news that the link is up, and older news still say that it is down."""
+    ours, theirs = wire.start("left"), wire.start("right")
+    connect(ours, theirs)
+    for turn in range(6):
+        ours.down()
+        eventually("it knows", lambda turn=turn: ours.process.output.count("is down") == turn + 1)
+        ours.process.signal(signal.SIGSTOP)
+        # Two pieces of news: another MTU while it is down, and up.
+        ours.run("ip", "link", "set", ours.interface, "mtu", str(1300 + turn), "up")
+        before = echo_requests(ours.inside)
+        ping = ours.inside.spawn("ping", "-n", "-c", "1", "-W", str(AT_ONCE), RIGHT.inner4)
+        eventually("the packet waits", lambda before=before: echo_requests(ours.inside) > before)
+        time.sleep(0.05)  # the other end refuses a second initiation within 20 ms
+        ours.process.signal(signal.SIGCONT)
+        assert ping.wait() == 0, ping.output
 
 
 def test_a_renamed_interface_goes_on(wire: Wire) -> None:

@@ -17,8 +17,7 @@ from wgpy.dataplane.slab import Slab
 from wgpy.wire import ip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Collection, Sequence
 
 __all__ = ["InnerGroup", "InnerRows", "sort_rows"]
 
@@ -61,16 +60,17 @@ def sort_rows(slabs: Sequence[Slab], refused: Sequence[int], rows: Rows = select
     """
     groups: list[InnerGroup] = []
     keepalives = malformed = before = 0
-    skip: AbstractSet[int] = frozenset(refused)
     for slab in slabs:
-        bad = {row - before for row in skip if before <= row < before + slab.count} if skip else skip
+        bad: Collection[int] = ()
+        if refused:
+            bad = {row - before for row in refused if before <= row < before + slab.count}
         before += slab.count
         group = None if bad or slab.count == 1 else _whole_slab(slab, rows)
         if group is not None:
             groups.append(group)
             continue
         for row in range(slab.count):
-            if row in bad:
+            if bad and row in bad:
                 continue
             at = slab.start + row * slab.stride + TRANSPORT_HEADER_SIZE
             length = slab.last_length if row == slab.count - 1 else slab.length

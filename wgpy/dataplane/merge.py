@@ -9,6 +9,7 @@ Source: Linux net/ipv4/tcp_offload.c and udp_offload.c, functions *_gro_receive;
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wgpy.constants import TRANSPORT_HEADER_SIZE
@@ -16,7 +17,8 @@ from wgpy.dataplane.rows import ACK, ACK_PSH
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.selected import rows as selected
 from wgpy.wire import checksum, virtio
-from wgpy.wire.virtio import Offload, VirtioHeader
+from wgpy.wire.ip import IPV4_HEADER_SIZE
+from wgpy.wire.virtio import Offload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Write", "merge"]
 
 _MAX_LENGTH: Final = 65535
+_U16: Final = struct.Struct(">H")
 # As many as the kernel takes in one writev without a copy of its own list (UIO_FASTIOV is 8, UIO_MAXIOV 1024).
 _MAX_MEMBERS: Final = 256
 _TCP: Final = 6
@@ -64,6 +67,18 @@ class _Candidate(NamedTuple):
     flow: bytes
     sequence: int
     is_pushed: bool
+
+
+class _Stream(NamedTuple):
+    """A slab whose rows follow each other in one flow.
+
+    Attributes:
+        first: its first packet.
+        pseudo: sum of the pseudo header of that packet, folded.
+    """
+
+    first: _Candidate
+    pseudo: int
 
 
 class _Run:
@@ -114,17 +129,19 @@ def merge(slabs: Sequence[Slab], *, joins_udp: bool, rows: Rows = selected) -> l
         joins_udp: whether the device takes UDP superpackets.
         rows: the row functions to use.
     """
+    if len(slabs) == 1 and slabs[0].count == 1:
+        slab = slabs[0]
+        return [_alone(slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length)]
     # Runs and whole writes in order; runs become writes at the end.
     out: list[_Run | Write] = []
     open_runs: dict[bytes, _Run] = {}
-    for slab in slabs:
-        if slab.count > 1:
-            write, flow = _whole_slab(slab, rows, joins_udp=joins_udp)
-            if write is not None:
-                # Whatever follows in this flow comes after it.
-                open_runs.pop(flow, None)
-                out.append(write)
-                continue
+    streams = _find_streams(slabs, rows, joins_udp=joins_udp)
+    for slab, stream in zip(slabs, streams, strict=True):
+        if stream is not None:
+            # Whatever follows in this flow comes after it.
+            open_runs.pop(stream.first.flow, None)
+            out.append(_write_stream(slab, stream))
+            continue
         view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
         for row in range(slab.count):
             length = slab.last_length if row == slab.count - 1 else slab.length
@@ -242,41 +259,90 @@ def _is_intact(candidate: _Candidate) -> bool:
     return not checksum.checksum(view[at + start : at + candidate.length], pseudo)
 
 
-def _whole_slab(slab: Slab, rows: Rows, *, joins_udp: bool) -> tuple[Write | None, bytes]:
-    """A write for the whole slab, if one look shows that its rows follow each other in one flow."""
+def _find_streams(slabs: Sequence[Slab], rows: Rows, *, joins_udp: bool) -> list[_Stream | None]:
+    """For each slab, whether all its rows follow each other in one flow, and can be joined as they are.
+
+    Slabs of one shape next to each other are looked at together.
+    """
+    found = [_begins_stream(slab, joins_udp=joins_udp) if slab.count > 1 else None for slab in slabs]
+    position = 0
+    while position < len(slabs):
+        stream = found[position]
+        end = position + 1
+        if stream is not None:
+            offload, shape = stream.first.offload, _shape_of_body(slabs[position])
+            alike = [stream]
+            while end < len(slabs) and (following := found[end]) is not None:
+                if following.first.offload != offload or _shape_of_body(slabs[end]) != shape:
+                    break
+                alike.append(following)
+                end += 1
+            bodies = [_body(slab) for slab in slabs[position:end]]
+            verdicts = rows.are_streams(bodies, offload, [one.pseudo for one in alike])
+            for place, is_stream in enumerate(verdicts, position):
+                if not is_stream or not _last_row_fits(
+                    slabs[place], alike[place - position].first, joins_udp=joins_udp
+                ):
+                    found[place] = None
+        position = end
+    return found
+
+
+def _shape_of_body(slab: Slab) -> tuple[int, int]:
+    return slab.stride, slab.count - (slab.last_length != slab.length)
+
+
+def _body(slab: Slab) -> Slab:
+    """The rows of full length."""
+    return slab if slab.last_length == slab.length else slab.part(0, slab.count - 1)
+
+
+def _begins_stream(slab: Slab, *, joins_udp: bool) -> _Stream | None:
+    """The first packet of a slab, if the rest can be joined to it as far as lengths tell."""
     view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
     flow = _flow(view, at, length)
     first = None if flow is None else _candidate(view, at, length, flow, joins_udp=joins_udp)
-    if first is None or flow is None or first.is_pushed:
-        return None, b""
-    offload = first.offload
-    total = offload.header_length + slab.count * offload.gso_size - (length - slab.last_length)
-    if total > _MAX_LENGTH or slab.last_length <= offload.header_length:
-        return None, b""
-    is_even = slab.last_length == length
-    body = slab if is_even else slab.part(0, slab.count - 1)
-    if not rows.is_one_stream(body, offload, _pseudo(view, at, offload, length)):
-        return None, b""
+    if first is None or first.is_pushed or slab.last_length <= first.offload.header_length:
+        return None
+    if _joined_length(slab, first.offload) > _MAX_LENGTH:
+        return None
+    return _Stream(first, _pseudo(view, at, first.offload, length))
+
+
+def _joined_length(slab: Slab, offload: Offload) -> int:
+    return offload.header_length + slab.count * offload.gso_size - (slab.length - slab.last_length)
+
+
+def _last_row_fits(slab: Slab, first: _Candidate, *, joins_udp: bool) -> bool:
+    """Whether a last row that is shorter than the others follows them in their flow."""
+    if slab.last_length == slab.length:
+        return True
+    view, offload, rows_before = first.view, first.offload, slab.count - 1
+    at = first.at + rows_before * slab.stride
+    if _flow(view, at, slab.last_length) != first.flow:
+        return False
+    last = _candidate(view, at, slab.last_length, first.flow, joins_udp=joins_udp)
+    if last is None or not _agrees(first, last) or not _is_intact(last):
+        return False
+    return offload.is_udp or (
+        last.sequence == first.sequence + rows_before * offload.gso_size & 0xFFFFFFFF
+        and not _is_pushed(view, at - slab.stride, offload)
+    )
+
+
+def _write_stream(slab: Slab, stream: _Stream) -> Write:
+    """One write for all rows; the payload is taken from where it lies."""
+    first = stream.first
+    view, at, length, offload = first.view, first.at, first.length, first.offload
     last_at = at + (slab.count - 1) * slab.stride
-    if not is_even:
-        last = _candidate(view, last_at, slab.last_length, flow, joins_udp=joins_udp)
-        if (
-            last is None
-            or _flow(view, last_at, slab.last_length) != flow
-            or not _agrees(first, last)
-            or not _is_intact(last)
-            or (not offload.is_udp and last.sequence != first.sequence + body.count * offload.gso_size & 0xFFFFFFFF)
-            or (body.count > 1 and not offload.is_udp and _is_pushed(view, last_at - slab.stride, offload))
-        ):
-            return None, b""
     payloads = slab.arena.payloads(slab.start, slab.stride, offload.header_length, offload.gso_size, slab.count)
     buffers = payloads[: slab.count]
-    if not is_even:
+    if slab.last_length != length:
         buffers[-1] = view[last_at + offload.header_length : last_at + slab.last_length]
     buffers[0] = view[at - virtio.HEADER_SIZE : at + length]
     is_pushed = not offload.is_udp and _is_pushed(view, last_at, offload)
-    _write_header(view, at, offload, total, is_pushed=is_pushed)
-    return Write(buffers, slab.count), flow
+    _write_header(first, _joined_length(slab, offload), stream.pseudo, is_pushed=is_pushed)
+    return Write(buffers, slab.count)
 
 
 def _is_pushed(view: memoryview, at: int, offload: Offload) -> bool:
@@ -298,30 +364,36 @@ def _write(members: list[_Candidate]) -> Write:
     for member in members[1:]:
         buffers.append(member.view[member.at + offload.header_length : member.at + member.length])
         total += member.offload.gso_size
-    _write_header(view, at, offload, total, is_pushed=members[-1].is_pushed)
+    _write_header(first, total, _pseudo(view, at, offload, first.length), is_pushed=members[-1].is_pushed)
     return Write(buffers, len(members))
 
 
-def _write_header(view: memoryview, at: int, offload: Offload, total: int, *, is_pushed: bool) -> None:
-    """Make the first packet's headers those of the whole, and say to the kernel how to cut it again."""
-    start = offload.csum_start
-    if view[at] >> 4 == 4:
+def _write_header(first: _Candidate, total: int, pseudo: int, *, is_pushed: bool) -> None:
+    """Make the first packet's headers those of the whole, and say to the kernel how to cut it again.
+
+    Args:
+        first: the packet, with right checksums.
+        total: octets of the whole.
+        pseudo: sum of the pseudo header of the first packet.
+        is_pushed: whether one of the packets carries PSH.
+    """
+    view, at, offload = first.view, first.at, first.offload
+    header_length, gso_size, start, csum_offset, is_udp = offload
+    if start == IPV4_HEADER_SIZE:
         gso_type = virtio.GSO_TCPV4
-        view[at + 2 : at + 4] = total.to_bytes(2)
-        view[at + 10 : at + 12] = b"\0\0"
-        view[at + 10 : at + 12] = checksum.checksum(view[at : at + start]).to_bytes(2)
+        field = _U16.unpack_from(view, at + 10)[0]
+        _U16.pack_into(view, at + 2, total)
+        _U16.pack_into(view, at + 10, checksum.updated(field, first.length, total))
     else:
         gso_type = virtio.GSO_TCPV6
-        view[at + 4 : at + 6] = (total - start).to_bytes(2)
+        _U16.pack_into(view, at + 4, total - start)
     transport = at + start
-    if offload.is_udp:
+    if is_udp:
         gso_type = virtio.GSO_UDP_L4
-        view[transport + 4 : transport + 6] = (total - start).to_bytes(2)
+        _U16.pack_into(view, transport + 4, total - start)
     elif is_pushed:
         view[transport + 13] |= 0x08
-    pseudo = _pseudo(view, at, offload, total)
-    view[transport + offload.csum_offset : transport + offload.csum_offset + 2] = pseudo.to_bytes(2)
-    header = VirtioHeader(
-        virtio.NEEDS_CSUM, gso_type, offload.header_length, offload.gso_size, start, offload.csum_offset
+    _U16.pack_into(view, transport + csum_offset, checksum.folded(pseudo + total - first.length))
+    virtio.HEADER.pack_into(
+        view, at - virtio.HEADER_SIZE, virtio.NEEDS_CSUM, gso_type, header_length, gso_size, start, csum_offset
     )
-    view[at - virtio.HEADER_SIZE : at] = header.encode()

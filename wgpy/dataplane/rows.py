@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from wgpy.wire.virtio import Offload
 
 __all__ = [
+    "are_streams",
     "clear_padding",
     "count_same_heads",
     "is_one_flow",
-    "is_one_stream",
     "read_counters",
     "write_counters",
     "write_index",
@@ -185,17 +185,21 @@ def write_segments(
             at += slab.stride
 
 
-def is_one_stream(slab: Slab, offload: Offload, pseudo: int) -> bool:
-    """Whether the rows, all of one length, follow each other in one TCP stream or UDP flow, with right checksums.
+def are_streams(slabs: Sequence[Slab], offload: Offload, sums: Sequence[int]) -> list[bool]:
+    """For each slab, whether its rows follow each other in one TCP stream or UDP flow, with right checksums.
 
-    The first row was found to be fit for joining. What may differ is what joining makes good: IPv4 identification and
-    checksum, sequence number, transport checksum, and PSH in the last row.
+    The first row of each was found to be fit for joining. What may differ from row to row is what joining makes good:
+    IPv4 identification and checksum, sequence number, transport checksum, and PSH in the last row.
 
     Args:
-        slab: received rows without padding, `last_length` equal to `length`.
+        slabs: received rows without padding, of one shape, `last_length` equal to `length`.
         offload: where the headers end, where the transport header begins, and the payload of each row.
-        pseudo: sum of the pseudo header of one row, folded.
+        sums: for each slab, of the pseudo header of one row, folded.
     """
+    return [_is_stream(slab, offload, pseudo) for slab, pseudo in zip(slabs, sums, strict=True)]
+
+
+def _is_stream(slab: Slab, offload: Offload, pseudo: int) -> bool:
     view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
     header_length, start = offload.header_length, offload.csum_start
     template = b""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import numpy as np
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_HEADER_SIZE
+from wgpy.dataplane import rows as plain
 from wgpy.dataplane.rows import ACK, ACK_PSH
+from wgpy.wire.ip import IPV4_HEADER_SIZE
 from wgpy.wire.virtio import TCP_CSUM_OFFSET
 
 if TYPE_CHECKING:
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
     from wgpy.wire.virtio import Offload
 
 __all__ = [
+    "are_streams",
     "clear_padding",
     "count_same_heads",
     "is_one_flow",
-    "is_one_stream",
     "read_counters",
     "write_counters",
     "write_index",
@@ -41,6 +43,8 @@ _U1: Final = np.dtype("u1")
 _U4_NETWORK: Final = np.dtype(">u4")
 _U2_NETWORK: Final = np.dtype(">u2")
 _MODULUS: Final = np.uint64(0xFFFF)
+# So few rows are done sooner one by one: a lone packet must not pay for numpy.
+_FEW: Final = 3
 
 
 class _Grid(NamedTuple):
@@ -83,6 +87,9 @@ def _grids(slabs: Sequence[Slab]) -> Iterator[_Grid]:
 
 def write_counters(slabs: Sequence[Slab], first_counter: int) -> None:
     """As `rows.write_counters`."""
+    if len(slabs) == 1 and slabs[0].count <= _FEW:
+        plain.write_counters(slabs, first_counter)
+        return
     counter = first_counter
     for grid in _grids(slabs):
         total = grid.shape[0] * grid.shape[1]
@@ -95,12 +102,17 @@ def write_counters(slabs: Sequence[Slab], first_counter: int) -> None:
 
 def write_index(slabs: Sequence[Slab], receiver_index: int) -> None:
     """As `rows.write_index`."""
+    if len(slabs) == 1 and slabs[0].count <= _FEW:
+        plain.write_index(slabs, receiver_index)
+        return
     for grid in _grids(slabs):
         grid.column(_U4, 4)[...] = receiver_index
 
 
 def read_counters(slabs: Sequence[Slab]) -> list[int]:
     """As `rows.read_counters`."""
+    if len(slabs) == 1 and slabs[0].count <= _FEW:
+        return plain.read_counters(slabs)
     counters: list[int] = []
     for grid in _grids(slabs):
         counters += grid.column(_U8, 8).ravel().tolist()
@@ -168,7 +180,7 @@ def write_segments(
     for grid in _grids(slabs):
         groups, count = grid.shape
         row = grid.start + TRANSPORT_HEADER_SIZE
-        headers = np.ndarray((groups, count, header_length), _U1, grid.view, row, (*grid.strides, 1))
+        headers = np.ndarray((groups, count, header_length // 4), _U4, grid.view, row, (*grid.strides, 4))
         headers[:, 1:] = headers[:, :1]
         steps = np.arange(count, dtype=np.uint32)
         if counts_ids:
@@ -176,8 +188,8 @@ def write_segments(
         if not offload.is_udp:
             sequences = grid.column(_U4_NETWORK, TRANSPORT_HEADER_SIZE + start + 4)
             sequences[...] = sequences[:, :1].astype(np.uint32) + steps * np.uint32(payload)
-            flags = headers[:, count - 1, start + 13]
-            flags[...] = last_flags[first_slab : first_slab + groups]
+            flags = grid.column(_U1, TRANSPORT_HEADER_SIZE + start + 13)
+            flags[:, -1] = last_flags[first_slab : first_slab + groups]
         residues = _residues(grid, start, length)
         residues += np.array([[_swapped(pseudo)] for pseudo in sums[first_slab : first_slab + groups]], _U8)
         residues %= _MODULUS
@@ -189,30 +201,59 @@ def write_segments(
         first_slab += groups
 
 
-def is_one_stream(slab: Slab, offload: Offload, pseudo: int) -> bool:
-    """As `rows.is_one_stream`."""
-    header_length, start, count = offload.header_length, offload.csum_start, slab.count
-    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
-    grid = _Grid(view, slab.start, (1, count), (0, slab.stride))
-    version = view[at] >> 4
-    headers = np.ndarray((count, header_length), _U1, view, at, (slab.stride, 1))
-    masked = (headers & _mask(version, start, header_length, offload.csum_offset)).tobytes()
-    if masked != masked[:header_length] * count:
-        return False
+def are_streams(slabs: Sequence[Slab], offload: Offload, sums: Sequence[int]) -> list[bool]:
+    """As `rows.are_streams`."""
+    verdicts: list[bool] = []
+    for grid in _grids(slabs):
+        done = len(verdicts)
+        verdicts += _streams_of(grid, offload, sums[done : done + grid.shape[0]])
+    return verdicts
+
+
+def _streams_of(grid: _Grid, offload: Offload, sums: Sequence[int]) -> list[bool]:
+    header_length, start = offload.header_length, offload.csum_start
+    groups, count = grid.shape
+    first = TRANSPORT_HEADER_SIZE
+    words = np.ndarray((groups, count, header_length // 4), _U4, grid.view, grid.start + first, (*grid.strides, 4))
+    verdicts = _alike(words & _mask(start, header_length, offload.csum_offset), groups, count)
     if not offload.is_udp:
-        flags = headers[:, start + 13].tobytes()
-        if flags[-1] not in (ACK, ACK_PSH) or flags.count(ACK, 0, count - 1) != count - 1:
-            return False
-        sequences = np.ndarray((count,), _U4_NETWORK, view, at + start + 4, (slab.stride,)).astype(np.uint32)
+        # The mask lets PSH differ; only the last row may have it.
+        flags = grid.column(_U1, first + start + 13)[:, :-1].tobytes()
+        if flags.count(ACK) != len(flags):
+            verdicts = [
+                right and flags[i * (count - 1) :][: count - 1].count(ACK) == count - 1
+                for i, right in enumerate(verdicts)
+            ]
+        sequences = grid.column(_U4_NETWORK, first + start + 4).astype(np.uint32)
         sequences -= np.arange(count, dtype=np.uint32) * np.uint32(offload.gso_size)
-        if sequences.tobytes() != sequences[:1].tobytes() * count:
-            return False
-    if version == 4 and (_residues(grid, 0, start) % _MODULUS).any():
-        return False
-    residues = _residues(grid, start, slab.length)
-    residues += np.uint64(_swapped(pseudo))
+        verdicts = _both(verdicts, _alike(sequences, groups, count))
+    residues = _residues(grid, start, header_length + offload.gso_size)
+    residues += np.array([[_swapped(pseudo)] for pseudo in sums], _U8)
     residues %= _MODULUS
-    return not residues.any()
+    if start == IPV4_HEADER_SIZE:
+        # The other fields are alike, so the checksum of every row is right if that of the first is and if it makes good
+        # what the identification has changed.
+        marks = grid.column(_U2, first + 4).astype(_U4)
+        marks += grid.column(_U2, first + 10)
+        marks %= np.uint32(0xFFFF)
+        verdicts = _both(verdicts, _alike(marks, groups, count))
+        first_rows = _Grid(grid.view, grid.start, (groups, 1), grid.strides)
+        residues[:, :1] |= _residues(first_rows, 0, start) % _MODULUS
+    if residues.any():
+        verdicts = _both(verdicts, [not row.any() for row in residues])
+    return verdicts
+
+
+def _alike(columns: NDArray[np.unsignedinteger], groups: int, count: int) -> list[bool]:
+    """For each group, whether all its rows are the same. As octets: comparing arrays costs twice as much."""
+    octets = columns.tobytes()
+    size = len(octets) // groups
+    width = size // count
+    return [octets[at : at + size] == octets[at : at + width] * count for at in range(0, len(octets), size)]
+
+
+def _both(one: list[bool], other: list[bool]) -> list[bool]:
+    return [a and b for a, b in zip(one, other, strict=True)]
 
 
 def _residues(grid: _Grid, first: int, end: int) -> NDArray[np.uint64]:
@@ -237,15 +278,16 @@ def _count_identifications(grid: _Grid, header_length: int, steps: NDArray[np.ui
 
 
 @functools.lru_cache(64)
-def _mask(version: int, start: int, header_length: int, csum_offset: int) -> NDArray[np.uint8]:
+def _mask(start: int, header_length: int, csum_offset: int) -> NDArray[np.uint32]:
     """Ones where the headers of one stream must agree; zeros where joining makes good what differs."""
-    mask = np.full(header_length, 0xFF, np.uint8)
-    if version == 4:
-        mask[4:6] = mask[10:12] = 0
+    mask = bytearray(b"\xff" * header_length)
+    if start == IPV4_HEADER_SIZE:
+        mask[4:6] = mask[10:12] = bytes(2)
     if csum_offset == TCP_CSUM_OFFSET:
-        mask[start + 4 : start + 8] = mask[start + 13] = 0
-    mask[start + csum_offset : start + csum_offset + 2] = 0
-    return mask
+        mask[start + 4 : start + 8] = bytes(4)
+        mask[start + 13] = 0xFF ^ ACK ^ ACK_PSH
+    mask[start + csum_offset : start + csum_offset + 2] = bytes(2)
+    return np.frombuffer(mask, _U4)
 
 
 def _swapped(value: int) -> int:

@@ -48,8 +48,8 @@ class Rows(Protocol):
     ) -> None:
         """See `rows.write_segments`."""
 
-    def is_one_stream(self, slab: Slab, offload: Offload, pseudo: int) -> bool:
-        """See `rows.is_one_stream`."""
+    def are_streams(self, slabs: Sequence[Slab], offload: Offload, sums: Sequence[int]) -> list[bool]:
+        """See `rows.are_streams`."""
         ...
 
 

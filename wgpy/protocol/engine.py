@@ -160,6 +160,9 @@ class Engine:
             self._shared.drop(DropReason.INTERFACE_DOWN, sum(slab.count for slab in slabs))
             return
         lookup = self._allowed_ips.lookup
+        if len(slabs) == 1:
+            self._send_run(lookup(slabs[0].destination), slabs, slabs[0].count, now)
+            return
         peer: Peer | None = None
         run: list[Slab] = []
         count = 0
@@ -187,7 +190,7 @@ class Engine:
             return
         self.send_slabs((Slab.of_packet(memoryview(packet)[:length], self._shared.mtu),), now)
 
-    def _send_run(self, peer: Peer | None, run: list[Slab], count: int, now: float) -> None:
+    def _send_run(self, peer: Peer | None, run: Sequence[Slab], count: int, now: float) -> None:
         if not run:
             return
         if peer is None:

@@ -165,40 +165,40 @@ class Peer:
             self._seal([Slab.of_packet(b"", self._shared.mtu)], keypair, 1, now)
 
     def _seal(self, slabs: Sequence[Slab], keypair: Keypair, count: int, now: float) -> None:
-        endpoint = self.endpoint
+        endpoint, local = self.endpoint, self.local
         assert endpoint is not None, "the engine asks for an endpoint before it sends"
         largest = largest_datagram(endpoint)
-        if any(slab.stride > largest for slab in slabs):
-            self.drop(DropReason.DATAGRAM_TOO_LARGE, sum(slab.count for slab in slabs if slab.stride > largest))
-            slabs = [slab for slab in slabs if slab.stride <= largest]
-            count = sum(slab.count for slab in slabs)
-            if not slabs:
-                return
         copies_ecn = self._shared.copies_ecn
-        # RFC 6040 section 4.1: the outer header carries the inner congestion bits, and no DSCP (it would tell).
-        marks = [slab.traffic_class & 0b11 if copies_ecn else 0 for slab in slabs]
-        cipher, first_counter = keypair.reserve(count)
-        transport.seal_slabs(slabs, cipher, receiver_index=keypair.remote_index, first_counter=first_counter)
-        outbox = self._shared.outbox
-        for slab, tos in zip(slabs, marks, strict=True):
-            octets = slab.size
-            outbox.append(
+        batches: list[DatagramBatch] = []
+        octets = 0
+        for slab in slabs:
+            if slab.stride > largest:
+                self._seal_what_fits(slabs, largest, keypair, count, now)
+                return
+            # RFC 6040 section 4.1: the outer header carries the inner congestion bits, and no DSCP (it would tell).
+            tos = slab.traffic_class & 0b11 if copies_ecn else 0
+            size = slab.size
+            octets += size
+            batches.append(
                 DatagramBatch(
-                    slab.arena,
-                    slab.stride,
-                    endpoint,
-                    start=slab.start,
-                    length=octets,
-                    local=self.local,
-                    tos=tos,
-                    owner=self,
+                    slab.arena, slab.stride, endpoint, start=slab.start, length=size, local=local, tos=tos, owner=self
                 )
             )
-            self.tx_bytes += octets
+        cipher, first_counter = keypair.reserve(count)
+        transport.seal_slabs(slabs, cipher, receiver_index=keypair.remote_index, first_counter=first_counter)
+        self._shared.outbox += batches
+        self.tx_bytes += octets
         self.timers.authenticated_sent(now)
         # Whitepaper 6.2: whoever initiated a session replaces it in time, when it has something to send.
         if keypair.wants_successor(now):
             self.initiate(now)
+
+    def _seal_what_fits(self, slabs: Sequence[Slab], largest: int, keypair: Keypair, count: int, now: float) -> None:
+        fitting = [slab for slab in slabs if slab.stride <= largest]
+        fit = sum(slab.count for slab in fitting)
+        self.drop(DropReason.DATAGRAM_TOO_LARGE, count - fit)
+        if fitting:
+            self._seal(fitting, keypair, fit, now)
 
     # --- handshakes --------------------------------------------------------------------------------------------------
 

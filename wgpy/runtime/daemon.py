@@ -27,6 +27,8 @@ from wgpy.runtime.addressing import address_link, with_mark
 from wgpy.runtime.control import ControlSocket, path_of
 from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
+from wgpy.runtime.loop import HostLoop
+from wgpy.runtime.profile import Profile
 from wgpy.runtime.udp import UdpSockets
 from wgpy.tun.linux import LinuxTun, open_tun, tun_of_fd
 
@@ -62,6 +64,9 @@ def run_daemon(
         ConfigError: a variable of the environment, or the configuration, is wrong.
     """
     _start_logging(name, environment.get("LOG_LEVEL", "error"))
+    profile = Profile() if environment.get("WGPY_PROFILE") == "1" else None
+    if profile is not None:
+        profile.install()
     marked = with_mark(config or InterfaceConfig())
     with contextlib.ExitStack() as setup:
         tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU)
@@ -89,10 +94,13 @@ def run_daemon(
             setup.pop_all()  # interface, socket and rules belong to the child now
             return 0
         try:
-            trio.run(_hold, Device(engine, tun, udp), tun, control)
+            loop = HostLoop()
+            loop.run(_hold, Device(engine, tun, udp, loop=loop), tun, control)
         except BaseExceptionGroup as group:
             _log.critical("ended by a defect; please report this", exc_info=group)
             return 1
+        if profile is not None:
+            profile.report()
     return 0
 
 

@@ -1,18 +1,19 @@
 """Device: an engine, its UDP sockets and its packet device, in one nursery.
 
-Three kinds of tasks wake up: a reader per UDP socket, the reader of the packet device, and the timer. Each hands what
-it has to the engine and takes out what comes of it at once; nobody reads again before everything it read has left,
-because slabs and batches are views into its buffers. The engine is only touched between two checkpoints.
+Three things happen: datagrams arrive, packets arrive, time passes. Each is one plain function, a step, that hands what
+there is to the engine and takes out what comes of it at once; nobody reads again before everything it read has left,
+because slabs and batches are views into its buffers. `runtime/loop` calls the steps; tasks here do the waiting.
 
-    UDP reader    -> engine.receive_batches -> PacketDevice.write_batch, UdpSockets.send
-    packet reader -> engine.send_slabs      -> UdpSockets.send
-    timer         -> engine.handle_timer    -> UdpSockets.send
+    _take_datagrams -> engine.receive_batches -> _flush: PacketDevice.write_batch, UdpSockets.send
+    _take_packets   -> engine.send_slabs      -> _flush: UdpSockets.send
+    _take_time      -> engine.handle_timer    -> _flush: UdpSockets.send
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from typing import TYPE_CHECKING, Final
@@ -22,13 +23,15 @@ import trio
 from wgpy.errors import DropReason, TunnelClosed
 from wgpy.protocol.events import EndpointChanged, Event, HandshakeCompleted, HandshakeGaveUp, UnknownPeer
 from wgpy.runtime import world
+from wgpy.runtime.loop import Loop, TrioLoop
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from wgpy.config import PeerConfig
     from wgpy.keys import PublicKey
+    from wgpy.protocol.datagrams import DatagramBatch
     from wgpy.protocol.engine import Engine
     from wgpy.protocol.statistics import EngineStatistics
     from wgpy.tun.base import PacketDevice
@@ -65,15 +68,29 @@ class Device:
         1
     """
 
-    def __init__(self, engine: Engine, packets: PacketDevice, udp: UdpSockets) -> None:
-        """Put the parts together; `run` makes them work."""
+    def __init__(self, engine: Engine, packets: PacketDevice, udp: UdpSockets, *, loop: Loop | None = None) -> None:
+        """Put the parts together; `run` makes them work.
+
+        Args:
+            engine: the protocol.
+            packets: where inner packets come from and go to.
+            udp: the sockets.
+            loop: who calls the steps; trio's tasks without it.
+        """
         self.engine = engine
         self.packets = packets
         self.udp = udp
         engine.listen_port = udp.port
         self.look_at_link: Callable[[], Awaitable[None]] | None = None
-        self._timer = trio.CancelScope()
+        self._loop: Loop = loop or TrioLoop()
+        self._clock = world.boot_time
         self._nursery: trio.Nursery | None = None
+        self._timer = trio.CancelScope()
+        # When the timer wakes, in engine time.
+        self._wakes_at = math.inf
+        # What found no room in a socket, and which.
+        self._unsent: list[DatagramBatch] = []
+        self._full: UdpSocket | None = None
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
         self._moves: dict[PublicKey, list[float]] = {}
 
@@ -85,6 +102,7 @@ class Device:
         Raises:
             TunnelClosed: the packet device was deleted.
         """
+        self._clock = world.clock()
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -97,8 +115,8 @@ class Device:
         finally:
             self._nursery = None
             # Keys and staged packets go before the sockets do.
-            self.engine.set_private_key(None, world.now())
-            self.engine.set_up(False, world.now())
+            self.engine.set_private_key(None, self._clock())
+            self.engine.set_up(False, self._clock())
             self.udp.close()
             self.packets.close()
             for subscriber in self._subscribers:
@@ -113,74 +131,99 @@ class Device:
     async def _read_datagrams(self, one: UdpSocket) -> None:
         with contextlib.suppress(trio.ClosedResourceError):
             while one.is_open:
-                await trio.lowlevel.wait_readable(one.socket)
+                await self._loop.serve(one.socket.fileno(), functools.partial(self._take_datagrams, one))
+                await self._catch_up()
                 if not self.engine.is_up:
-                    await self._look_at_link()
-                batches = one.receive()
-                if batches:
-                    self.engine.receive_batches(batches, self._now())
-                    await self._flush()
+                    self._receive(one)  # and be refused: the interface is down indeed
 
     async def _read_packets(self) -> None:
-        packets, engine = self.packets, self.engine
+        packets = self.packets
         while True:
-            await packets.wait_readable()
-            if not engine.is_up:
-                await self._look_at_link()
-            slabs = packets.read_batch()
-            if slabs:
-                engine.send_slabs(slabs, self._now())
-                await self._flush()
-
-    async def _look_at_link(self) -> None:
-        if self.look_at_link is not None:
-            await self.look_at_link()
+            if packets.descriptor is None:
+                await packets.wait_readable()
+                self._take_packets()
+            else:
+                await self._loop.serve(packets.descriptor, self._take_packets)
+            await self._catch_up()
+            if not self.engine.is_up:
+                self._send()  # and be refused: the interface is down indeed
 
     async def _run_timer(self) -> None:
         while True:
-            self._timer = trio.CancelScope(deadline=self._next_wake())
+            deadline = self.engine.next_deadline()
+            self._wakes_at = math.inf if deadline is None else deadline
+            left = min(self._wakes_at - self._clock(), _LONGEST_SLEEP)
+            self._timer = trio.CancelScope(deadline=trio.current_time() + left)
             with self._timer:
                 await trio.sleep_forever()
-            self.engine.handle_timer(world.now())
-            await self._flush()
+            self.engine.handle_timer(self._clock())
+            self._flush()
+            await self._catch_up()
 
-    def _next_wake(self) -> float:
-        deadline = self.engine.next_deadline()
-        left = math.inf if deadline is None else deadline - world.now()
-        return trio.current_time() + min(left, _LONGEST_SLEEP)
+    async def _catch_up(self) -> None:
+        """Do the waiting for a step that could not go on: until the link is looked at, until there is room."""
+        if not self.engine.is_up and self.look_at_link is not None:
+            await self.look_at_link()
+        while self._full is not None:
+            try:
+                await trio.lowlevel.wait_writable(self._full.socket)
+            except trio.ClosedResourceError:
+                self._unsent, self._full = [], None
+            self._flush()
+
+    # --- the steps ---------------------------------------------------------------------------------------------------
+
+    def _take_datagrams(self, one: UdpSocket) -> bool:
+        """Take what a socket has; False when the task must wait before the next call."""
+        return self.engine.is_up and self._receive(one)
+
+    def _receive(self, one: UdpSocket) -> bool:
+        batches = one.receive()
+        if batches:
+            self.engine.receive_batches(batches, self._now())
+            return self._flush()
+        return True
+
+    def _take_packets(self) -> bool:
+        """Take what the packet device has; False when the task must wait before the next call."""
+        return self.engine.is_up and self._send()
+
+    def _send(self) -> bool:
+        slabs = self.packets.read_batch()
+        if slabs:
+            self.engine.send_slabs(slabs, self._now())
+            return self._flush()
+        return True
 
     def _now(self) -> float:
         """Engine time; what is due by then is done first."""
-        now = world.now()
-        deadline = self.engine.next_deadline()
-        if deadline is not None and deadline <= now:
+        now = self._clock()
+        if self._wakes_at <= now:
             self.engine.handle_timer(now)
         return now
 
-    async def _flush(self) -> None:
-        """Hand out everything that the engine has; wait for room in the sockets where there is none."""
+    def _flush(self) -> bool:
+        """Hand out everything that the engine has; False when a socket has no room for it."""
         engine = self.engine
         slabs = engine.packets_to_deliver()
         if slabs:
             self.packets.write_batch(slabs)
         batches = engine.datagrams_to_send()
-        position = 0
-        while batches:
-            position, full = self.udp.send(batches, position)
+        if self._unsent:
+            batches = self._unsent + batches
+        if batches:
+            sent, self._full = self.udp.send(batches)
+            self._unsent = batches[sent:] if self._full is not None else []
             self._note_failures()
-            if full is None:
-                break
-            try:
-                await trio.lowlevel.wait_writable(full.socket)
-            except trio.ClosedResourceError:
-                break
-        self._publish()
+        events = engine.events()
+        if events:
+            self._loop.in_trio(self._publish, events)
         # The timer sleeps until a deadline that may have moved closer.
         deadline = engine.next_deadline()
-        if deadline is not None:
-            wake = trio.current_time() + deadline - world.now()
-            if wake < self._timer.deadline:
-                self._timer.deadline = wake
+        if deadline is not None and deadline < self._wakes_at:
+            self._wakes_at = deadline
+            self._loop.in_trio(self._timer.cancel)
+        return self._full is None
 
     def _note_failures(self) -> None:
         udp, engine = self.udp, self.engine
@@ -201,8 +244,8 @@ class Device:
         self._subscribers.add(sender)
         return receiver
 
-    def _publish(self) -> None:
-        for event in self.engine.events():
+    def _publish(self, events: Sequence[Event]) -> None:
+        for event in events:
             self._log(event)
             for subscriber in list(self._subscribers):
                 try:
@@ -228,7 +271,7 @@ class Device:
                 _handshake_log.debug("%r", event)
 
     def _watch_moves(self, peer: PublicKey) -> None:
-        now = world.now()
+        now = self._clock()
         moves = [moment for moment in self._moves.get(peer, []) if now - moment < 60] + [now]
         if len(moves) >= _FLAPS_PER_MINUTE:
             _log.warning("%r moves to and fro: two machines with one private key?", peer)
@@ -247,7 +290,7 @@ class Device:
         self.engine.check(update)
         if update.fwmark is not None and update.fwmark != self.engine.fwmark:
             self.udp.set_fwmark(update.fwmark)
-            self.engine.forget_sources(world.now())
+            self.engine.forget_sources(self._clock())
         if update.listen_port is not None and update.listen_port != self.udp.port:
             try:
                 fwmark = self.engine.fwmark if update.fwmark is None else update.fwmark
@@ -275,9 +318,9 @@ class Device:
             coalesces=settings[0][1],
         )
         self.engine.listen_port = self.udp.port
-        self.engine.forget_sources(world.now())
+        self.engine.forget_sources(self._clock())
         for one in old:
-            trio.lowlevel.notify_closing(one.socket)
+            self._loop.forget(one.socket.fileno())
         old.close()
         if self._nursery is not None:
             self._start_readers()
@@ -322,7 +365,11 @@ class Device:
 
     def _flush_soon(self) -> None:
         if self._nursery is not None:
-            self._nursery.start_soon(self._flush)
+            self._nursery.start_soon(self._flush_and_catch_up)
+
+    async def _flush_and_catch_up(self) -> None:
+        self._flush()
+        await self._catch_up()
 
     # --- for people --------------------------------------------------------------------------------------------------
 

@@ -42,36 +42,91 @@ async def follow_link(device: Device, tun: LinuxTun) -> None:
     Raises:
         TunnelClosed: the interface was deleted.
     """
-    asked_at = -_LEAST_PAUSE
-
-    async def look() -> None:
-        nonlocal asked_at
-        if trio.current_time() - asked_at >= _LEAST_PAUSE:
-            asked_at = trio.current_time()
-            await _look(device, tun)
-
-    device.look_at_link = look
     with contextlib.closing(subscribe()) as news:
+        follower = _Follower(device, tun, news)
+        device.look_at_link = follower.look
         while True:
             link = _find_here(tun)
             if link is None:
-                await _follow_elsewhere(device, tun)
+                await follower.follow_elsewhere()
                 read_news(news)  # of an interface that was away
                 continue
             tun.name, tun.index = link.name, link.index
-            _adopt(device, link)
-            await _follow_here(device, tun, news)
+            follower.adopt(link)
+            await follower.follow_here()
 
 
-async def _look(device: Device, tun: LinuxTun) -> None:
-    """See how the link is now."""
-    link = _find_here(tun) or await trio.to_thread.run_sync(_look_elsewhere, tun)
-    if link is not None:
-        tun.name = link.name
-        _adopt(device, link)
-    elif not device.engine.is_up:
-        # Without the privilege to look: packets that cannot come do no harm, keepalives that stop do.
-        device.set_up(True)
+class _Follower:
+    """What is known of one interface, from the kernel's news and from looks out of turn."""
+
+    def __init__(self, device: Device, tun: LinuxTun, news: socket.socket) -> None:
+        self._device = device
+        self._tun = tun
+        self._news = news
+        self._looked_at = -_LEAST_PAUSE
+        # The news that wait were written before the last look.
+        self._is_ahead = False
+
+    async def look(self) -> None:
+        """See how the link is now; right after the last look, wait a moment first."""
+        await trio.sleep_until(self._looked_at + _LEAST_PAUSE)
+        if self._device.engine.is_up:
+            return
+        await self._look()
+
+    async def _look(self) -> None:
+        self._looked_at = trio.current_time()
+        link = _find_here(self._tun)
+        self._is_ahead = link is not None
+        link = link or await trio.to_thread.run_sync(_look_elsewhere, self._tun)
+        if link is not None:
+            self._tun.name = link.name
+            self.adopt(link)
+        elif not self._device.engine.is_up:
+            # Without the privilege to look: packets that cannot come do no harm, keepalives that stop do.
+            self._device.set_up(True)
+
+    async def follow_here(self) -> None:
+        """Return when the link is no longer in our namespace."""
+        tun = self._tun
+        while True:
+            await trio.lowlevel.wait_readable(self._news)
+            items = read_news(self._news)
+            is_old, self._is_ahead = self._is_ahead, False
+            is_reconfigured = False
+            for item in items:
+                match item:
+                    case LinkNews(link=link) if link.index == tun.index:
+                        # Old news of a link that was down would end the handshake that the look has let begin.
+                        current = _find_here(tun) if is_old else link
+                        if current is not None:
+                            tun.name = current.name
+                            self.adopt(current)
+                    case LinkGone(index=index) if index == tun.index:
+                        tun.current_name()  # raises if it was deleted
+                        return
+                    case OtherNews():
+                        is_reconfigured = True
+            if is_reconfigured:
+                # Addresses or routes changed: the sources that we learnt may be gone, and the path MTUs too (B51).
+                self._device.engine.forget_sources(world.now())
+                self._device.udp.forget_paths()
+
+    async def follow_elsewhere(self) -> None:
+        """Return when the link has come back."""
+        _log.info("%s was moved to another network namespace", self._tun.name)
+        while _find_here(self._tun) is None:
+            await self._look()
+            await trio.sleep(1)
+
+    def adopt(self, link: Link) -> None:
+        """Bring the device to the state of the link."""
+        device = self._device
+        if link.mtu != device.packets.mtu:
+            device.set_mtu(link.mtu)
+        if link.is_up != device.engine.is_up:
+            _log.info("%s is %s", link.name, "up" if link.is_up else "down")
+            device.set_up(link.is_up)
 
 
 def _find_here(tun: LinuxTun) -> Link | None:
@@ -99,43 +154,6 @@ def _own_namespace() -> int:
 
 
 _own: int | None = None
-
-
-async def _follow_here(device: Device, tun: LinuxTun, news: socket.socket) -> None:
-    """Return when the link is no longer in our namespace."""
-    while True:
-        await trio.lowlevel.wait_readable(news)
-        is_reconfigured = False
-        for item in read_news(news):
-            match item:
-                case LinkNews(link=link) if link.index == tun.index:
-                    tun.name = link.name
-                    _adopt(device, link)
-                case LinkGone(index=index) if index == tun.index:
-                    tun.current_name()  # raises if it was deleted
-                    return
-                case OtherNews():
-                    is_reconfigured = True
-        if is_reconfigured:
-            # Addresses or routes changed: the sources that we learnt may be gone, and so may the path MTUs (B51).
-            device.engine.forget_sources(world.now())
-            device.udp.forget_paths()
-
-
-def _adopt(device: Device, link: Link) -> None:
-    if link.mtu != device.packets.mtu:
-        device.set_mtu(link.mtu)
-    if link.is_up != device.engine.is_up:
-        _log.info("%s is %s", link.name, "up" if link.is_up else "down")
-        device.set_up(link.is_up)
-
-
-async def _follow_elsewhere(device: Device, tun: LinuxTun) -> None:
-    """Return when the link has come back."""
-    _log.info("%s was moved to another network namespace", tun.name)
-    while _find_here(tun) is None:
-        await _look(device, tun)
-        await trio.sleep(1)
 
 
 def _look_elsewhere(tun: LinuxTun) -> Link | None:

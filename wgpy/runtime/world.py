@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 
 import trio
 import trio.testing
 
-__all__ = ["boot_time", "now", "random", "wall_clock"]
+__all__ = ["boot_time", "clock", "now", "random", "wall_clock"]
 
 random = secrets.token_bytes
 wall_clock = time.time
@@ -19,8 +20,13 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def now() -> float:
-    """Engine time. Under trio's MockClock it is the mock's, so that tests decide how time passes."""
+def clock() -> Callable[[], float]:
+    """The source of engine time. Under trio's MockClock it is the mock's, so that tests decide how time passes."""
     if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
-        return trio.current_time()
-    return boot_time()
+        return trio.current_time
+    return boot_time
+
+
+def now() -> float:
+    """Engine time."""
+    return clock()()

@@ -24,6 +24,7 @@ class PacketDevice(Protocol):
         name: what people call the interface.
         mtu: greatest inner packet; padding never goes beyond it. The owner sets it when the link's MTU changes.
         drops: packets refused by the device or for its sake, by reason; only ever grows.
+        descriptor: readable whenever `read_batch` has something to give; None if only `wait_readable` knows.
 
     Example:
         >>> packets: wgpy.PacketDevice = wgpy.MemoryDevice("demo", mtu=1280)
@@ -34,6 +35,11 @@ class PacketDevice(Protocol):
     name: str
     mtu: int
     drops: Counter[DropReason]
+
+    @property
+    def descriptor(self) -> int | None:
+        """See above."""
+        ...
 
     async def wait_readable(self) -> None:
         """Return when `read_batch` has something to give; a checkpoint.

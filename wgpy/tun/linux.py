@@ -106,6 +106,11 @@ class LinuxTun:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
+    @property
+    def descriptor(self) -> int:
+        """See `PacketDevice`."""
+        return self.fd
+
     async def wait_readable(self) -> None:
         """Return when there is something to read.
 

@@ -92,6 +92,10 @@ class MemoryDevice:
 
     # --- the side of the device --------------------------------------------------------------------------------------
 
+    @property
+    def descriptor(self) -> None:
+        """See `PacketDevice`."""
+
     async def wait_readable(self) -> None:
         """See `PacketDevice.wait_readable`."""
         while not self._outgoing:
