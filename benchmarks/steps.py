@@ -1,7 +1,7 @@
-"""Where a packet's time goes, from the running daemons: the table of steps, per packet and per batch.
+"""Where a packet's time goes, from the running daemons: the table of steps, per full segment and per batch.
 
 Two daemons with WGPY_PROFILE=1 carry one TCP stream; each says on standard error, when it ends, how often it did what
-and how long it took: `profile: STEP CALLS ROWS MICROSECONDS`. A row is a packet.
+and how long it took: `profile: STEP | CALLS | MICROSECONDS | PER CALL` (wgpy.runtime.profile).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from benchmarks.samples import OURS, Result
 from benchmarks.tunnel import require_machine
 from tests.e2e.lab import open_lab
 
-_LINE: Final = re.compile(r"^profile: (\S+) (\d+) (\d+) ([\d.]+)$", re.MULTILINE)
+_LINE: Final = re.compile(r"^profile: (.+?) \| (\d+) \| (\d+) \| [\d.]+$", re.MULTILINE)
+# What TCP leaves of the MTU: IPv4, TCP and its timestamps.
+_HEADERS: Final = 52
 
 
 class Step(NamedTuple):
@@ -27,14 +29,12 @@ class Step(NamedTuple):
 
     Attributes:
         name: as the daemon calls it.
-        calls: how often.
-        rows: packets in all calls together.
+        calls: how often: once per batch.
         microseconds: of all calls together.
     """
 
     name: str
     calls: int
-    rows: int
     microseconds: float
 
 
@@ -58,8 +58,9 @@ def run(options: argparse.Namespace) -> Result:
     try:
         for number in range(options.rounds):
             progress.show(f"round {number + 1}")
-            for side, steps in profile(options.mtu, options.seconds, options.streams).items():
-                add_steps(result, side, steps)
+            segments, sides = profile(options.mtu, options.seconds, options.streams)
+            for side, steps in sides.items():
+                add_steps(result, side, steps, segments)
             progress.step()
     finally:
         progress.close()
@@ -67,11 +68,15 @@ def run(options: argparse.Namespace) -> Result:
     return result
 
 
-def profile(mtu: int, seconds: float, streams: int) -> dict[str, list[Step]]:
-    """One stream through two fresh daemons; the steps of the one that sends it, and of the one that receives it."""
+def profile(mtu: int, seconds: float, streams: int) -> tuple[float, dict[str, list[Step]]]:
+    """One stream through two fresh daemons.
+
+    Returns:
+        How many full segments arrived, and the steps of the daemon that sent them and of the one that received them.
+    """
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
         pair = Pair(lab, contenders.find(OURS), mtu=mtu, env={"WGPY_PROFILE": "1"})
-        pair.iperf("-P", str(streams), seconds=seconds)
+        flow = pair.iperf("-P", str(streams), seconds=seconds)
         found = {}
         for side, end in (("sender", pair.left), ("receiver", pair.right)):
             assert end.process is not None, "wgpy is a process"
@@ -79,29 +84,23 @@ def profile(mtu: int, seconds: float, streams: int) -> dict[str, list[Step]]:
             found[side] = read_profile(end.process.output)
             if not found[side]:
                 raise SystemExit("the daemon printed no profile: this wgpy does not know WGPY_PROFILE")
-    return found
+    return flow.octets / (mtu - _HEADERS), found
 
 
 def read_profile(text: str) -> list[Step]:
-    """The steps in a daemon's output, the greatest first."""
-    steps = [Step(name, int(calls), int(rows), float(total)) for name, calls, rows, total in _LINE.findall(text)]
-    return sorted(steps, key=lambda step: -step.microseconds)
+    """The steps in a daemon's output, in packet order."""
+    return [Step(name, int(calls), float(total)) for name, calls, total in _LINE.findall(text)]
 
 
-def add_steps(result: Result, side: str, steps: list[Step]) -> None:
-    """One round of one daemon: each step per packet, per call, and how many packets a call had."""
-    per_packet = f"{side}, per packet"
-    for step in steps:
-        if step.rows:
-            row = result.row(f"{side}/{step.name}/row", step.name, "µs", is_more_better=False, group=per_packet)
-            row.add(OURS, step.microseconds / step.rows)
+def add_steps(result: Result, side: str, steps: list[Step], segments: float) -> None:
+    """One round of one daemon: each step per segment that arrived, and per call."""
+    group = f"{side}, per segment"
+    everything = Step("everything", 0, sum(step.microseconds for step in steps))
+    for step in (*steps, everything):
+        row = result.row(f"{side}/{step.name}/segment", step.name, "µs", is_more_better=False, group=group)
+        row.add(OURS, step.microseconds / segments)
     for step in steps:
         if step.calls:
             group = f"{side}, per call"
             row = result.row(f"{side}/{step.name}/call", step.name, "µs", is_more_better=False, group=group)
             row.add(OURS, step.microseconds / step.calls)
-    for step in steps:
-        if step.calls and step.rows:
-            group = f"{side}, batches"
-            row = result.row(f"{side}/{step.name}/batch", step.name, "packets/call", group=group)
-            row.add(OURS, step.rows / step.calls)
