@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAMES: Final = {
     "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
+    "kernel": "against the Linux kernel's WireGuard, everyone inside one emulated guest",
     "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
     "scale": "what grows with the number of peers: memory, CPU, wg show, wg setconf, AllowedIPs up to a million",
     "crypto": "what each primitive costs",

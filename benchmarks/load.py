@@ -11,13 +11,14 @@ import json
 import re
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tests.e2e.daemons import LEFT, RIGHT, connect
 from tests.e2e.lab import Lab, Process, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from benchmarks.contenders import Contender
 
@@ -89,6 +90,26 @@ def percentile(values: list[float], fraction: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))]
 
 
+class Loadable(Protocol):
+    """Two connected ends, wherever they are, and the loads that they take."""
+
+    @property
+    def name(self) -> str:
+        """The contender, as in tables."""
+
+    def iperf(self, *options: str, seconds: float) -> Flow:
+        """See `Pair.iperf`."""
+        ...
+
+    def ping(self, count: int) -> list[float]:
+        """See `Pair.ping`."""
+        ...
+
+    def busy(self, seconds: float) -> AbstractContextManager[None]:
+        """See `Pair.busy`."""
+        ...
+
+
 class Pair:
     """Two ends of one contender, cabled and connected, with an iperf3 server behind the right one."""
 
@@ -102,7 +123,7 @@ class Pair:
             env: more environment for the daemons.
         """
         self.lab = lab
-        self.contender = contender
+        self.name = contender.name
         self.mtu = mtu
         left, right = lab.namespace("left"), lab.namespace("right")
         ends = lab.cable(left, right)
@@ -151,7 +172,7 @@ class Pair:
             # The server may still be busy with the run that failed.
             self._server.stop()
             self._server = self._serve()
-            raise LoadFailed(f"{self.contender.name}: {error}") from None
+            raise LoadFailed(f"{self.name}: {error}") from None
 
     def ping(self, count: int) -> list[float]:
         """Round trip times in microseconds.
@@ -163,7 +184,7 @@ class Pair:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=count * 0.05 + _GRACE)
         trips = [float(text) * 1000 for text in _ECHO.findall(done.stdout)]
         if not trips:
-            raise LoadFailed(f"{self.contender.name}: no echo reply: {done.stdout[-200:]}{done.stderr[-200:]}")
+            raise LoadFailed(f"{self.name}: no echo reply: {done.stdout[-200:]}{done.stderr[-200:]}")
         return trips
 
     @contextlib.contextmanager

@@ -12,18 +12,20 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from benchmarks import contenders, host
 from benchmarks.contenders import Contender, Missing
-from benchmarks.load import LoadFailed, Pair, percentile
+from benchmarks.load import Loadable, LoadFailed, Pair, percentile
 from benchmarks.report import Progress
 from benchmarks.samples import OURS, Result
 from tests.e2e.lab import open_lab
 from tests.machine import GROUPS, why_missing
+
+T = TypeVar("T")
 
 DEFAULT_RIVALS: Final = ("wireguard-go", "boringtun", "gotatun")
 _PINGS: Final = 200
@@ -52,11 +54,11 @@ class Cell:
 
     label: str
     quantities: tuple[Quantity, ...]
-    run: Callable[[Pair, float], list[float | None]]
+    run: Callable[[Loadable, float], list[float | None]]
 
 
 def _tcp(label: str, *options: str) -> Cell:
-    def run(pair: Pair, seconds: float) -> list[float | None]:
+    def run(pair: Loadable, seconds: float) -> list[float | None]:
         flow = pair.iperf(*options, seconds=seconds)
         return [flow.gigabits_per_second, flow.cpu_per_gigabyte]
 
@@ -65,7 +67,7 @@ def _tcp(label: str, *options: str) -> Cell:
 
 
 def _udp(size: int) -> Cell:
-    def run(pair: Pair, seconds: float) -> list[float | None]:
+    def run(pair: Loadable, seconds: float) -> list[float | None]:
         flow = pair.iperf("-u", "-b", "0", "-l", str(size), seconds=seconds)
         return [flow.packets / flow.seconds, flow.cpu_per_packet_us]
 
@@ -74,7 +76,7 @@ def _udp(size: int) -> Cell:
 
 
 def _ping(label: str, *, is_busy: bool) -> Cell:
-    def run(pair: Pair, seconds: float) -> list[float | None]:
+    def run(pair: Loadable, seconds: float) -> list[float | None]:
         # 10 ms between echo requests: the stream has to outlast them.
         with pair.busy(2 * _PINGS * 0.01 + seconds) if is_busy else contextlib.nullcontext():
             trips = pair.ping(_PINGS)
@@ -131,7 +133,7 @@ def run(options: argparse.Namespace) -> Result:
                 pairs = [Pair(lab, contender, mtu=min(mtu, contender.max_mtu)) for contender in known]
                 for pair in pairs:
                     if pair.mtu != mtu:
-                        result.note(f"{pair.contender.name} ran with MTU {pair.mtu} in the rows of {mtu}: its limit")
+                        result.note(f"{pair.name} ran with MTU {pair.mtu} in the rows of {mtu}: its limit")
                 measure(result, pairs, cells, mtu, options, progress)
     finally:
         progress.close()
@@ -172,22 +174,22 @@ def measure(
     for number in range(options.rounds):
         for cell in cells:
             for pair in rotated(pairs, number):
-                progress.show(f"MTU {mtu}, round {number + 1}: {cell}, {pair.contender.name}")
+                progress.show(f"MTU {mtu}, round {number + 1}: {cell}, {pair.name}")
                 take(result, pair, cell, mtu, options.seconds)
                 progress.step()
         for pair in pairs:
             row = result.row(f"{mtu}/memory", "peak memory", "MB", is_more_better=False, group=f"MTU {mtu}")
             peak = pair.peak_octets()
-            row.add(pair.contender.name, None if peak is None else peak / 1e6)
+            row.add(pair.name, None if peak is None else peak / 1e6)
 
 
-def rotated(pairs: list[Pair], number: int) -> list[Pair]:
-    """The pairs in the order of that round: nobody is always first, or always after the same rival."""
+def rotated(pairs: Sequence[T], number: int) -> list[T]:
+    """The contenders in the order of that round: nobody is always first, or always after the same rival."""
     first = number % len(pairs)
-    return pairs[first:] + pairs[:first]
+    return [*pairs[first:], *pairs[:first]]
 
 
-def take(result: Result, pair: Pair, name: str, mtu: int, seconds: float) -> None:
+def take(result: Result, pair: Loadable, name: str, mtu: int, seconds: float) -> None:
     """One load of one pair, into the rows of its cell."""
     cell = CELLS[name]
     values: list[float | None]
@@ -204,4 +206,4 @@ def take(result: Result, pair: Pair, name: str, mtu: int, seconds: float) -> Non
             is_more_better=quantity.is_more_better,
             group=f"MTU {mtu}",
         )
-        row.add(pair.contender.name, value)
+        row.add(pair.name, value)
