@@ -106,7 +106,8 @@ def table(result: Result, *, has_colour: bool = False) -> str:
     for row in result.rows:
         if row.group != group:
             group = row.group
-            lines.append([(group, "\x1b[1m")] + [("", "")] * (len(heads) - 1))
+            if group:
+                lines.append([(group, "\x1b[1m")] + [("", "")] * (len(heads) - 1))
         arrow = "↑" if row.is_more_better else "↓"
         line = [(f"  {row.label}" if row.group else row.label, ""), (f"{row.unit} {arrow}", "\x1b[2m")]
         line += [(_cell(row.of(name)) if name in row.samples else "", "") for name in result.contenders]

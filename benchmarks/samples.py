@@ -95,9 +95,9 @@ class Result:
         options: how it was asked for.
         contenders: in the order of the columns, ours first.
         rows: what was measured.
+        notes: what a reader must know to read the numbers rightly.
         over: what the samples of a row follow each other in, such as `minute`; empty for rounds, whose order says
             nothing.
-        notes: what a reader must know to read the numbers rightly.
     """
 
     benchmark: str
@@ -105,8 +105,8 @@ class Result:
     options: dict[str, Any] = field(default_factory=dict)
     contenders: list[str] = field(default_factory=lambda: [OURS])
     rows: list[Row] = field(default_factory=list)
-    over: str = ""
     notes: list[str] = field(default_factory=list)
+    over: str = ""
 
     def row(self, key: str, label: str, unit: str, *, is_more_better: bool = True, group: str = "") -> Row:
         """The row of that key, made when it is new."""
