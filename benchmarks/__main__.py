@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import chart, report
 from benchmarks.host import REPOSITORY
+from benchmarks.load import LoadFailed
+from tests.e2e.lab import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,16 +63,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
-    summary = "each of them with moderate options, about half an hour"
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, summary in NAMES.items():
         child = names.add_parser(name, help=summary, description=summary)
         child.add_argument("--json", type=Path, metavar="FILE", help=f"where to write (build/benchmarks/{name}.json)")
-        child.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help=f"how often ({_ROUNDS})")
+        child.add_argument("--rounds", type=_positive, default=_ROUNDS, metavar="N", help=f"how often ({_ROUNDS})")
         if name in IN_MEMORY:
             child.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
         importlib.import_module(f"benchmarks.{name}").add_arguments(child)
-    names.add_parser("all", help=summary, description=summary)
+    everything = "each of them with moderate options, about half an hour"
+    names.add_parser("all", help=everything, description=everything)
     return parser
 
 
@@ -104,6 +106,13 @@ def _short(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of rounds: at least 1")
+    return number
+
+
 def _terminate(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -120,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; everything that was started has been ended", file=sys.stderr)
         return _INTERRUPTED
+    except (LoadFailed, CommandFailed) as failed:
+        raise SystemExit(f"{options.name} cannot go on: {failed}") from None
     report.print_result(result)
     path: Path = options.json or OUTPUT / f"{options.name}.json"
     result.save(path)

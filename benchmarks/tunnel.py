@@ -152,8 +152,14 @@ def require_machine() -> None:
 
 
 def find_all(result: Result, names: list[str]) -> list[Contender]:
-    """Those that are here; for the others a note that says how to get them."""
+    """Those that are here; for the others a note, and on standard error how to get them.
+
+    Raises:
+        SystemExit: nobody has that name.
+    """
     found = []
+    if unknown := [name for name in names if not contenders.is_known(name)]:
+        raise SystemExit(f"nobody is called {unknown[0]!r}: choose from {', '.join(contenders.NAMES)}, or wgpy@FOLDER")
     for name in names:
         try:
             contender = contenders.find(name)

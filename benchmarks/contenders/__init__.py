@@ -11,23 +11,26 @@ from typing import Final
 
 from benchmarks.contenders.base import Contender, Missing
 
-__all__ = ["NAMES", "Contender", "Missing", "find"]
+__all__ = ["NAMES", "Contender", "Missing", "find", "is_known"]
 
 NAMES: Final = ("wgpy", "wireguard-go", "boringtun", "gotatun", "kernel")
+
+
+def is_known(name: str) -> bool:
+    """Whether there may be a contender of that name."""
+    return name in NAMES or name.startswith("wgpy@")
 
 
 def find(name: str) -> Contender:
     """The contender of that name; `wgpy@FOLDER` is the wgpy of another checkout, to compare two revisions.
 
     Raises:
-        Missing: not on this machine, or nobody of that name.
+        Missing: not on this machine.
     """
     module, _, folder = name.partition("@")
     if folder and module == "wgpy":
         from benchmarks.contenders import wgpy
 
         return wgpy.of_tree(Path(folder).resolve())
-    if name not in NAMES:
-        raise Missing(f"nobody is called {name!r}: choose from {', '.join(NAMES)}, or wgpy@FOLDER")
     found: Contender = importlib.import_module(f"benchmarks.contenders.{name.replace('-', '_')}").find()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from benchmarks import contenders
 from benchmarks.kernel import busy_seconds
 from benchmarks.load import LoadFailed, percentile, read_flow
 from benchmarks.long import slope
+from benchmarks.samples import Result
 from benchmarks.steps import Step, read_profile
-from benchmarks.tunnel import rotated
+from benchmarks.tunnel import find_all, rotated
 
 
 def report(protocol: str, end: dict[str, Any], size: int = 131072) -> dict[str, Any]:
@@ -74,11 +76,22 @@ def test_growth_that_goes_on_is_a_slope() -> None:
     assert slope([(0.0, 1.0), (1.0, 2.0)]) == 0.0
 
 
-def test_a_contender_that_nobody_knows_is_missing() -> None:
-    with pytest.raises(contenders.Missing, match="choose from wgpy, wireguard-go"):
-        contenders.find("openvpn")
+def test_a_contender_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(SystemExit, match="choose from wgpy, wireguard-go"):
+        find_all(Result("tunnel", {}), ["wgpy", "openvpn"])
 
 
-def test_a_checkout_without_wgpy_is_missing(tmp_path: Any) -> None:
+def test_a_contender_that_is_not_here_is_left_out_with_a_note(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WGPY_BORINGTUN", str(tmp_path / "absent"))
+    result = Result("tunnel", {})
+    assert [one.name for one in find_all(result, ["wgpy", "boringtun"])] == ["wgpy"]
+    assert result.contenders == ["wgpy"]
+    assert result.notes[0].startswith("boringtun was left out")
+    assert "cargo install boringtun-cli" in capsys.readouterr().err
+
+
+def test_a_checkout_without_wgpy_is_missing(tmp_path: Path) -> None:
     with pytest.raises(contenders.Missing, match="has no wgpy"):
         contenders.find(f"wgpy@{tmp_path}")

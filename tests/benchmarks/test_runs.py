@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as entry
 from benchmarks import scale
 from benchmarks.__main__ import NAMES, build_parser, main
 from benchmarks.crowd import make_crowd
@@ -46,6 +47,26 @@ def test_a_profile_is_printed_when_asked_for(tmp_path: Path, capsys: pytest.Capt
     result = run(tmp_path, "handshake", "--peers", "2", "--count", "1", "--profile")
     assert "tottime" in capsys.readouterr().out
     assert any("profiler ran" in note for note in result.notes)
+
+
+def test_no_rounds_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["crypto", "--rounds", "0"])
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_everything_is_attempted_even_if_something_cannot_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(entry, "OUTPUT", tmp_path)
+    monkeypatch.setattr(
+        entry,
+        "ALL",
+        (
+            ("scale", "--parts", "nonsense"),
+            ("scale", "--parts", "prefixes", "--prefixes", "10", "--rounds", "1"),
+        ),
+    )
+    assert main(["all"]) == 1
+    assert (tmp_path / "scale.json").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
