@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import chart, report
 from benchmarks.host import REPOSITORY
 from benchmarks.load import LoadFailed
+from benchmarks.readme import RESULTS, renew
 from tests.e2e.lab import CommandFailed
 
 if TYPE_CHECKING:
@@ -72,21 +73,24 @@ def build_parser() -> argparse.ArgumentParser:
             child.add_argument("--profile", action="store_true", help="print where the time goes (cProfile)")
         importlib.import_module(f"benchmarks.{name}").add_arguments(child)
     everything = "each of them with moderate options, about half an hour"
-    names.add_parser("all", help=everything, description=everything)
+    child = names.add_parser("all", help=everything, description=everything)
+    child.add_argument("--keep", action="store_true", help="write into benchmarks/results and renew the README there")
     return parser
 
 
-def run_all() -> int:
+def run_all(*, keep: bool) -> int:
     """One benchmark after another; one that this machine cannot run does not stop the others."""
     status = 0
     for argv in ALL:
         try:
-            status = max(status, main(list(argv)))
+            status = max(status, main([*argv, *(["--json", str(RESULTS / f"{argv[0]}.json")] if keep else [])]))
         except SystemExit as left:
             print(f"{argv[0]} is left out: {left}", file=sys.stderr)
             status = 1
         if status == _INTERRUPTED:
             break
+    if keep:
+        renew()
     return status
 
 
@@ -121,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one benchmark; the exit status."""
     options = build_parser().parse_args(argv)
     if options.name == "all":
-        return run_all()
+        return run_all(keep=options.keep)
     # Namespaces and daemons are taken down on the way out, whoever ends us.
     signal.signal(signal.SIGTERM, _terminate)
     try:
