@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", default=",".join(_PARTS), metavar="NAMES", help=f"of {', '.join(_PARTS)}")
     parser.add_argument("--peers", default=_PEERS, metavar="NUMBERS", help=f"how many peers ({_PEERS})")
     parser.add_argument("--prefixes", default=_PREFIXES, metavar="NUMBERS", help=f"how many prefixes ({_PREFIXES})")
-    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of real keepalives (30)")
+    parser.add_argument(
+        "--periods", type=int, default=2, metavar="N", help=f"of {KEEPALIVE} s of real keepalives (2); 0 for none"
+    )
     parser.add_argument("--octets-of", help=argparse.SUPPRESS)
 
 
@@ -81,7 +83,7 @@ def run(options: argparse.Namespace) -> Result:
     peers = [int(text) for text in options.peers.split(",")]
     prefixes = [int(text) for text in options.prefixes.split(",")]
     result = Result("scale", host.describe())
-    result.options = {"rounds": options.rounds, "parts": options.parts, "seconds": options.seconds}
+    result.options = {"rounds": options.rounds, "parts": options.parts, "periods": options.periods}
     known = find_all(result, [OURS, *filter(None, options.against.split(","))]) if "daemon" in parts else []
     per_round = {"engine": 2 * len(peers) + 1, "daemon": len(peers) * len(known), "prefixes": len(prefixes)}
     progress = Progress(options.rounds * sum(per_round[part] for part in parts))
@@ -90,7 +92,7 @@ def run(options: argparse.Namespace) -> Result:
             if "engine" in parts:
                 measure_engine(result, peers, progress, number)
             if "daemon" in parts:
-                measure_daemons(result, peers, known, options.seconds, progress, number)
+                measure_daemons(result, peers, known, options.periods, progress, number)
             if "prefixes" in parts:
                 measure_prefixes(result, prefixes, progress, number)
     finally:
@@ -231,7 +233,7 @@ def cpu_per_peer(count: int) -> float:
 
 
 def measure_daemons(
-    result: Result, peers: list[int], known: list[Contender], seconds: float, progress: Progress, number: int
+    result: Result, peers: list[int], known: list[Contender], periods: int, progress: Progress, number: int
 ) -> None:
     """Each contender with each number of peers; nothing when this machine cannot."""
     for group in ("root", "tun", "netns", "tools"):
@@ -241,7 +243,7 @@ def measure_daemons(
     for count in peers:
         for contender in rotated(known, number):
             progress.show(f"round {number + 1}: {contender.name} with {count:,} peers")
-            for key, (label, unit, value) in measure_daemon(contender, count, seconds).items():
+            for key, (label, unit, value) in measure_daemon(contender, count, periods).items():
                 row = result.row(
                     f"daemon/{count}/{key}", label, unit, is_more_better=False, group=f"daemon with {count:,} peers"
                 )
@@ -249,7 +251,7 @@ def measure_daemons(
             progress.step()
 
 
-def measure_daemon(contender: Contender, count: int, seconds: float) -> dict[str, tuple[str, str, float | None]]:
+def measure_daemon(contender: Contender, count: int, periods: int) -> dict[str, tuple[str, str, float | None]]:
     """One daemon in a namespace, a crowd of real clients in another."""
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
         left, right = lab.namespace("hub"), lab.namespace("crowd")
@@ -282,12 +284,13 @@ def measure_daemon(contender: Contender, count: int, seconds: float) -> dict[str
         }
         if count >= _VISIBLE:
             found["memory"] = ("resident set, per peer", "octets", (full - empty) / count)
-        if seconds and end.process is not None and count >= _VISIBLE:
+        if periods and end.process is not None and count >= _VISIBLE:
             command = (sys.executable, "-m", "benchmarks.players", str(crowd), f"{LEFT.outer4}:51820")
             player = right.spawn(*command, env={"PYTHONPATH": str(host.REPOSITORY)})
             eventually("all clients are connected", lambda: "all connected" in player.output, limit=60 + count / 50)
             before, began = end.cpu_seconds() or 0.0, time.monotonic()
-            time.sleep(seconds)
+            # Whole periods: the clients started within a few seconds of each other, and knock in waves.
+            time.sleep(periods * KEEPALIVE)
             used, passed = (end.cpu_seconds() or 0.0) - before, time.monotonic() - began
             label = f"CPU, keepalive {KEEPALIVE} s"
             found["cpu"] = (label, "µs/(peer s)", used / passed / count * 1e6)
