@@ -47,6 +47,13 @@ def test_rows_that_only_one_run_has_are_not_compared() -> None:
     assert judge(result([2.0], [1.0]), now) == []
 
 
+@pytest.mark.parametrize("key", ["1420/memory", "1420/udp64/cpu", "1420/ping/p99"])
+def test_rows_that_depend_on_the_rest_of_the_run_are_not_judged(key: str) -> None:
+    then, now = result([2.0], [1.0]), result([1.0], [1.0])
+    then.rows[0].key = now.rows[0].key = key
+    assert judge(then, now) == []
+
+
 def test_the_verdict_names_what_became_worse() -> None:
     compared = compare(result([2.0] * 3, [1.0] * 3), result([1.0] * 3, [1.0] * 3), "wireguard-go", 0.15)
     assert verdict(compared, has_colour=False).endswith("-50%  WORSE")
