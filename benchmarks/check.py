@@ -18,8 +18,8 @@ from benchmarks.host import REPOSITORY
 from benchmarks.samples import Result, Spread
 
 BASELINE: Final = REPOSITORY / "benchmarks/results/tunnel.json"
-# Rows whose ratio says something about the run rather than about us: peak memory depends on which loads came before, and
-# in a flood of UDP, CPU per datagram that arrived depends on how many the neighbours of this machine made us lose.
+# Rows whose ratio says something about the run rather than about us: peak memory depends on which loads came before,
+# and in a flood of UDP, CPU per datagram that arrived depends on how many the neighbours of this machine made us lose.
 _TOO_FICKLE: Final = re.compile(r"/memory$|/udp\d+/cpu$|/p99$")
 _TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
