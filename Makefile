@@ -38,7 +38,14 @@ lint: $(VENV)/installed ## ruff, mypy and the floors of the architecture
 	$(BIN)/mypy wgpy
 	$(BIN)/lint-imports
 
-constraints: $(VENV)/installed ## Write down the versions that are installed now
+$(VENV)/bench-installed: $(VENV)/installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,bench]'
+	@touch $@
+
+bench: $(VENV)/bench-installed ## All benchmarks with moderate options, half an hour as root; ARGS="tunnel --help" for one
+	$(BIN)/python -m benchmarks $(or $(ARGS),all)
+
+constraints: $(VENV)/installed $(VENV)/bench-installed ## Write down the versions that are installed now
 	@{ echo '# What was tested. Made by `make constraints`: pip freeze of the development environment.'; \
 	   $(BIN)/pip freeze --exclude-editable; } > constraints.txt
 

@@ -57,8 +57,14 @@ class Guest:
         return output
 
 
-def boot_guest(lab: Lab) -> Guest:
-    """Start QEMU in a namespace of its own and wait for the guest's shell."""
+def boot_guest(lab: Lab, *, initramfs: Path | None = None, megabytes: int = 384) -> Guest:
+    """Start QEMU in a namespace of its own and wait for the guest's shell.
+
+    Args:
+        lab: what takes everything down again.
+        initramfs: instead of the prepared one.
+        megabytes: memory of the guest.
+    """
     namespace = lab.namespace("guest")
     folder = guest_folder()
     namespace.ip("link", "add", "br0", "type", "bridge")
@@ -72,9 +78,10 @@ def boot_guest(lab: Lab) -> Guest:
     listener.listen(1)
     listener.settimeout(BOOT_LIMIT)
     process = namespace.spawn(
-        *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "384"),
+        *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
+        *("-m", str(megabytes)),
         *("-display", "none", "-no-reboot", "-monitor", "none", "-serial", "stdio"),
-        *("-kernel", str(folder / "kernel"), "-initrd", str(folder / "initramfs.gz")),
+        *("-kernel", str(folder / "kernel"), "-initrd", str(initramfs or folder / "initramfs.gz")),
         *("-append", "console=ttyS0 quiet panic=-1"),
         *("-chardev", f"socket,id=line,path={line_path}", "-serial", "chardev:line"),
         *("-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no"),

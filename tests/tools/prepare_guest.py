@@ -25,7 +25,16 @@ from pathlib import Path
 
 # Meta packages to try, the smallest first: Debian's cloud flavour, Debian's ordinary one, Ubuntu's.
 META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-amd64", "linux-image-virtual")
-MODULES = ("virtio_pci", "virtio_net", "veth", "chacha_x86_64", "poly1305_x86_64", "curve25519_x86_64", "wireguard")
+MODULES = (
+    "virtio_pci",
+    "virtio_net",
+    "veth",
+    "tun",
+    "chacha_x86_64",
+    "poly1305_x86_64",
+    "curve25519_x86_64",
+    "wireguard",
+)
 HOST_TOOLS = ("wg", "ip", "ping", "iperf3")
 
 # Reads one line of shell from the second serial line, runs it, prints what it said and a line with its exit status.
