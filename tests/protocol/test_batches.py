@@ -147,7 +147,7 @@ class Scene:
             if chance < 0.04:
                 plaintext = source.randbytes(len(packet))
             elif chance < 0.08:
-                plaintext = self.inner_packet(peer, length)
+                plaintext = self.inner_packet(peer, length - source.randrange(8))
             elif chance < 0.12:
                 plaintext = packet[:-1]
             if row == count - 1 and source.random() < 0.5:
