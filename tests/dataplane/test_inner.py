@@ -96,3 +96,11 @@ def test_t19_a_peer_that_does_not_pad_is_understood(using: Rows) -> None:
     packets = [PacketShape(payload=bytes(61)).build()] * 3
     (group,) = sort_rows([received(packets, stride=len(packets[0]))], [], using).groups
     assert [bytes(row) for row in group.slab] == packets
+
+
+@BOTH
+def test_a_last_packet_that_is_longer_within_its_padding_is_a_group_of_its_own(using: Rows) -> None:
+    short, long = (PacketShape(payload=bytes(length)).build() for length in (41, 45))
+    padded = [packet + bytes(-len(packet) % 16) for packet in (short, short, long)]
+    groups = sort_rows([received(padded)], [], using).groups
+    assert [[bytes(row) for row in group.slab] for group in groups] == [[short, short], [long]]
