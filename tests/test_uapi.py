@@ -182,7 +182,7 @@ def test_a_line_without_equals_is_eproto(line: str) -> None:
     refused(f"set=1\n{line}\n\n".encode(), errno.EPROTO)
 
 
-@given(set_requests(), st.sampled_from(BAD_PEER[-5:-1] + ["nonsense", "x=1"]), st.data())
+@given(set_requests(), st.sampled_from([*BAD_PEER[-5:-1], "nonsense", "x=1"]), st.data())
 def test_b34_one_wrong_line_in_any_place_and_nothing_counts(
     generated: tuple[list[str], DeviceUpdate], line: str, data: st.DataObject
 ) -> None:
