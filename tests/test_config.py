@@ -140,7 +140,9 @@ PersistentKeepalive = off
 
 VALUES = {
     "ListenPort": [("0", 0), ("65535", 65535), ("domain", 53), ("https", 443), ("0051", 51)],
-    "FwMark": [("0", 0), ("off", 0), ("OFF", 0), ("0xca6c", 0xCA6C), ("0XFFFFFFFF", 2**32 - 1), ("4294967295", 2**32 - 1)],
+    "FwMark": [
+        ("0", 0), ("off", 0), ("OFF", 0), ("0xca6c", 0xCA6C), ("0XFFFFFFFF", 2**32 - 1), ("4294967295", 2**32 - 1),
+    ],
     "MTU": [("576", 576), ("65535", 65535)],
     "Table": [("auto", "auto"), ("off", "off"), ("1234", "1234")],
     "SaveConfig": [("true", True), ("false", False)],
@@ -159,7 +161,7 @@ def test_a_value_of_the_interface_is(key: str, text: str, value: object) -> None
 BAD = [
     ("[Interface]\nListenPort = 65536", "ListenPort", 2, 14),
     ("[Interface]\nListenPort = -1", "ListenPort", 2, 14),
-    ("[Interface]\nListenPort = ١", "ListenPort", 2, 14),
+    ("[Interface]\nListenPort = \u0661", "ListenPort", 2, 14),
     ("[Interface]\nListenPort =", "ListenPort", 2, 13),
     ("[Interface]\nFwMark = 0x1ffffffff", "FwMark", 2, 10),
     ("[Interface]\nFwMark = 0x", "FwMark", 2, 10),
@@ -321,7 +323,8 @@ DOUBTS = {
     "nobody": (f"[Interface]\nPrivateKey={PRIVATE}", "Peer"),
     "mtu": (f"[Interface]\nPrivateKey={PRIVATE}\nMTU=1500\n[Peer]\nPublicKey=%s\nAllowedIPs=::/0", "MTU"),
     "mtu of IPv6": (
-        f"[Interface]\nPrivateKey={PRIVATE}\nMTU=1000\nAddress=fd00::1/64\n[Peer]\nPublicKey=%s\nAllowedIPs=::/0", "MTU",
+        f"[Interface]\nPrivateKey={PRIVATE}\nMTU=1000\nAddress=fd00::1/64\n[Peer]\nPublicKey=%s\nAllowedIPs=::/0",
+        "MTU",
     ),
     "ourselves": (f"[Interface]\nPrivateKey={PRIVATE}\n[Peer]\nPublicKey={OURSELVES}\nAllowedIPs=::/0", "PublicKey"),
     "no prefixes": (f"[Interface]\nPrivateKey={PRIVATE}\n[Peer]\nPublicKey=%s", "AllowedIPs"),

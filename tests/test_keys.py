@@ -48,7 +48,8 @@ GOOD = base64.b64encode(bytes(range(32))).decode()
 @pytest.mark.parametrize(
     "value",
     [
-        "", GOOD[:-1], GOOD + "=", GOOD[:-1] + "A", " " + GOOD[1:], GOOD[:20] + "\n" + GOOD[21:], GOOD[:20] + "-" + GOOD[21:],
+        "", GOOD[:-1], GOOD + "=", GOOD[:-1] + "A", " " + GOOD[1:], GOOD[:20] + "\n" + GOOD[21:],
+        GOOD[:20] + "-" + GOOD[21:],
         GOOD[:20] + "é" + GOOD[21:], b"", bytes(31), bytes(33),
     ],
 )  # fmt: skip
