@@ -1,4 +1,4 @@
-"""The control socket over real UNIX sockets, with a device that only remembers; protocol notes 3.1 and 3.5, B34, B46."""
+"""The control socket over real UNIX sockets, with a device that only remembers; protocol notes 3.1, 3.5, B34, B46."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,14 +43,18 @@ def device() -> Device:
 
 
 @asynccontextmanager
-async def serving(path: Path, device: Device) -> AsyncIterator[Callable[[], trio.SocketStream]]:
+async def serving(path: Path, device: Device) -> AsyncIterator[Callable[[], Awaitable[trio.SocketStream]]]:
     listening = ControlSocket.bind(path)
+
+    async def connect() -> trio.SocketStream:
+        return await trio.open_unix_socket(str(path))
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listening.serve, device)
-        yield lambda: trio.open_unix_socket(str(path))  # type: ignore[return-value]
+        yield connect
         nursery.cancel_scope.cancel()
     listening.close()
-    assert not path.exists()
+    assert not os.path.lexists(path)  # noqa: ASYNC240 - of a file system in memory
 
 
 async def answer_to(stream: trio.SocketStream, request: bytes, count: int = 1) -> bytes:
@@ -108,11 +112,10 @@ async def test_an_unknown_first_line_closes_without_an_answer(tmp_path: Path, de
 
 
 async def test_half_a_request_and_the_end_of_it_change_nothing(tmp_path: Path, device: Device) -> None:
-    async with serving(tmp_path / "wg0.sock", device) as connect:
-        async with await connect() as stream:
-            await stream.send_all(b"set=1\nfwmark=5\n")
-            await stream.send_eof()
-            assert await stream.receive_some() == b""
+    async with serving(tmp_path / "wg0.sock", device) as connect, await connect() as stream:
+        await stream.send_all(b"set=1\nfwmark=5\n")
+        await stream.send_eof()
+        assert await stream.receive_some() == b""
     assert device.updates == []
 
 
@@ -120,15 +123,14 @@ async def test_b34_a_client_that_stands_still_blocks_only_itself_and_for_a_minut
     tmp_path: Path, device: Device, autojump_clock: trio.testing.MockClock
 ) -> None:
     autojump_clock.autojump_threshold = 0.05
-    async with serving(tmp_path / "wg0.sock", device) as connect:
-        async with await connect() as stuck, await connect() as idle:
-            await stuck.send_all(b"set=1\nfwmark=5\n")
-            start = trio.current_time()
-            async with await connect() as other:
-                assert b"errno=0" in await answer_to(other, b"get=1\n\n")
-            assert await stuck.receive_some() == b"", "disconnected"
-            assert 59 <= trio.current_time() - start <= 62
-            assert b"errno=0" in await answer_to(idle, b"get=1\n\n"), "who waits between requests may"
+    async with serving(tmp_path / "wg0.sock", device) as connect, await connect() as stuck, await connect() as idle:
+        await stuck.send_all(b"set=1\nfwmark=5\n")
+        start = trio.current_time()
+        async with await connect() as other:
+            assert b"errno=0" in await answer_to(other, b"get=1\n\n")
+        assert await stuck.receive_some() == b"", "disconnected"
+        assert 59 <= trio.current_time() - start <= 62
+        assert b"errno=0" in await answer_to(idle, b"get=1\n\n"), "who waits between requests may"
     assert device.updates == []
 
 

@@ -110,7 +110,7 @@ def test_at_most_64_datagrams_and_65507_octets_leave_together(sockets: UdpSocket
     assert kernel.sent == datagrams(*batches)
     grouped = [count for count, _, is_grouped in kernel.calls if is_grouped]
     assert max(grouped) <= 64
-    assert [40, 10] != grouped
+    assert grouped != [40, 10]
     assert all(count * 1452 <= 65507 for count in grouped if count not in (60, 10))
 
 
