@@ -85,7 +85,7 @@ async def test_packets_go_both_ways_and_the_owners_hear_of_it(autojump_clock: tr
 
 
 async def test_time_is_that_of_the_clock(autojump_clock: trio.testing.MockClock) -> None:
-    """A session is renewed after 120 s of use; a tunnel that is idle for an hour says nothing and works at once."""
+    """A session is renewed after 120 s of use; a tunnel that is idle for ten minutes says nothing and works at once."""
     async with joined() as ends:
         await exchange(ends)
         first = ends.a.state().peers[0].tx_bytes
@@ -94,7 +94,7 @@ async def test_time_is_that_of_the_clock(autojump_clock: trio.testing.MockClock)
         await trio.sleep(30)
         sent = ends.a.state().peers[0].tx_bytes
         assert sent >= first + 148 + 48
-        await trio.sleep(3600)
+        await trio.sleep(600)
         assert ends.a.state().peers[0].tx_bytes == sent, "B20"
         await exchange(ends)
 
@@ -207,7 +207,9 @@ async def test_r7_the_end_of_the_scope_ends_everything(autojump_clock: trio.test
         await exchange(ends)
     with pytest.raises(TunnelClosed):
         await ends.a_packets.send([THERE.build()])
-    assert [type(event) async for event in events][:1] in ([], [HandshakeCompleted]), "the channel ends"
+    with trio.fail_after(1):
+        async for _ in events:
+            pass  # it ends
     UdpSockets(port).close()
     assert engine.private_key is None, "keys are gone"
     assert engine.statistics().sessions == 0
