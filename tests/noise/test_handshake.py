@@ -6,16 +6,19 @@ WireGuard is Noise IKpsk2 with a prologue; what the Noise package makes stands b
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.vectors import load
 from wgpy.constants import CONSTRUCTION, IDENTIFIER
 from wgpy.crypto.aead import TransportCipher
 from wgpy.crypto.dh import Secret
 from wgpy.errors import BadPacket, DropReason
 from wgpy.noise import handshake
+from wgpy.noise.cookie import CookieChecker, CookieMaker
 from wgpy.noise.handshake import AuthenticInitiation, InitiationState, SessionKeys
 from wgpy.wire.messages import Initiation, Response
 
@@ -113,6 +116,51 @@ def test_as_responder_octet_by_octet_with_the_noise_package(psk: bytes) -> None:
 
 def split(octets: bytes, at: int) -> tuple[bytes, bytes]:
     return octets[:at], octets[at:]
+
+
+CAPTURES = load("handshakes")
+
+
+@pytest.mark.parametrize("capture", CAPTURES["handshakes"])
+def test_captures_with_a_live_peer_octet_by_octet(capture: dict[str, Any]) -> None:
+    """Protocol notes 8.2: made with the ephemeral keys and timestamps of then, every octet is that of then."""
+    ours, theirs = Secret(capture["our_private_key"]), Secret(capture["their_private_key"])
+    shared, ephemeral, psk = ours.exchange(theirs.public), Secret(capture["our_ephemeral"]), capture["preshared_key"]
+    initiation, response = capture["initiation"], capture["response"]
+    # Whoever received the initiation could read it; we hold the private keys of both.
+    initiator, responder = (ours, theirs) if capture["is_initiator"] else (theirs, ours)
+    opened = handshake.consume_initiation_untrusted(initiation, static=responder).authenticate_untrusted(shared)
+    assert opened.remote_static == initiator.public
+    index = int.from_bytes((initiation if capture["is_initiator"] else response)[4:8], "little")
+    macs = CookieMaker(theirs.public)
+    if capture["is_initiator"]:
+        state, body = handshake.create_initiation(
+            static=ours,
+            remote_static=theirs.public,
+            static_static=shared,
+            ephemeral=ephemeral,
+            timestamp=opened.timestamp,
+            sender_index=index,
+        )
+        assert macs.add_macs(body, 0.0) == initiation
+        assert CookieChecker(ours.public).check_mac1(response), "T3: keyed with the receiver's public key"
+        _, keys = handshake.consume_response_untrusted(state, response, static=ours, preshared_key=psk)
+    else:
+        assert CookieChecker(ours.public).check_mac1(initiation)
+        body, keys = handshake.create_response(opened, preshared_key=psk, ephemeral=ephemeral, sender_index=index)
+        assert macs.add_macs(body, 0.0) == response
+    plaintexts = [unseal(keys.receiving, octets) for octets in capture["transport"]]
+    assert plaintexts[-1].startswith(capture["delivered"])
+    assert all(octets[4:8] == index.to_bytes(4, "little") for octets in capture["transport"])
+
+
+def unseal(key: bytes, message: bytes) -> bytes:
+    out = bytearray(len(message) - 32)
+    wrong = TransportCipher(key).open_rows(
+        [memoryview(bytes(4) + message[8:16])], [memoryview(message)[16:]], [memoryview(out)]
+    )
+    assert not wrong
+    return bytes(out)
 
 
 secrets = st.binary(min_size=32, max_size=32).map(Secret)
