@@ -88,7 +88,8 @@ class Shared:
         self.inbox: list[Slab] = []
         self.events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self.drops: dict[DropReason, int] = {}
-        self.greatest_timestamp = last_timestamp
+        # One step on: the earlier run sent that one, and a responder refuses an equal one too.
+        self.greatest_timestamp = tai64n.next_after(last_timestamp, 0.0) if last_timestamp else b""
 
     def next_timestamp(self, last_sent: bytes) -> bytes:
         """A TAI64N timestamp above `last_sent`, and never below any other that we sent.
