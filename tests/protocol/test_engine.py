@@ -383,3 +383,78 @@ def test_a_great_many_peers_due_at_once_are_spread_over_calls() -> None:
         sent += batch
         calls += 1
     assert (sent, calls) == (199, 4)
+
+
+# --- traps and lessons that have no behaviour of their own -----------------------------------------------------------
+
+
+def test_t24_a_retransmission_is_a_new_initiation() -> None:
+    pair = Pair()
+    pair.network.drop = lambda datagram: True
+    pair.a.send(packet())
+    pair.network.run(17)
+    sent = [one.octets for one in pair.network.sent_by(pair.a, 1)]
+    assert len(sent) == 4
+    for start, end in ((4, 8), (8, 40), (40, 88), (88, 116), (116, 132)):
+        assert len({octets[start:end] for octets in sent}) == 4
+
+
+def test_t28_the_response_that_crosses_our_answer_is_still_accepted() -> None:
+    """The kernel forgets its own initiation when it answers one, and waits five seconds."""
+    pair = Pair(b_knows_a=True)
+    a, b, now = pair.a.engine, pair.b.engine, pair.network.now
+    a.send_packet(packet(), now)
+    b.send_packet(BACK, now)
+    (from_a,), (from_b,) = a.datagrams_to_send(), b.datagrams_to_send()
+    a.receive_datagrams(from_b.arriving_from(B4), now)
+    b.receive_datagrams(from_a.arriving_from(A4), now)
+    (answer_a,), (answer_b,) = a.datagrams_to_send(), b.datagrams_to_send()
+    assert (answer_a.length, answer_b.length) == (92, 92)
+    a.receive_datagrams(answer_b.arriving_from(B4), now)
+    assert a.statistics().peers[pair.b_key.public_key].has_session
+    (staged,) = a.datagrams_to_send()
+    b.receive_datagrams(staged.arriving_from(A4), now)
+    assert [bytes(row) for slab in b.packets_to_deliver() for row in slab] == [packet()]
+
+
+def test_s6_the_source_of_a_datagram_is_no_option() -> None:
+    """S6: where it can be left out, it is left out, and no cookie can be sent."""
+    engine = engine_of()
+    with pytest.raises(TypeError):
+        engine.receive_datagram(b"", now=0.0)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        DatagramBatch(b"", 0)  # type: ignore[call-arg]
+
+
+def test_s9_a_good_cookie_reply_from_elsewhere_moves_no_endpoint() -> None:
+    from wgpy.noise.cookie import CookieChecker
+
+    pair = Pair()
+    pair.network.drop = lambda datagram: True
+    pair.a.send(packet())
+    (initiation,) = pair.network.sent_by(pair.a, 1)
+    reply = CookieChecker(bytes(pair.b_key.public_key)).create_reply(initiation.octets, A4.packed, 0.0, bytes)
+    before = pair.a.engine.next_deadline()
+    pair.network.inject(reply, Endpoint("198.51.100.9", 9), A4)
+    assert pair.a.engine.statistics().peers[pair.b_key.public_key].endpoint == B4
+    assert pair.a.engine.next_deadline() == before
+    assert pair.a.engine.statistics().drops == {}
+    pair.network.run(5.4)
+    assert pair.network.sent_by(pair.a, 1)[1].octets[-16:] != bytes(16), "and it was taken"
+
+
+@pytest.mark.parametrize("point", [0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18])
+def test_b67_to_a_low_order_public_key_nothing_is_ever_sent(point: int) -> None:
+    """T10, and S2: it is shown like any other."""
+    low = PublicKey(point.to_bytes(32, "little"))
+    engine = engine_of(
+        PeerConfig(low, allowed_ips=["10.0.0.0/8"], endpoint=Endpoint("192.0.2.1", 1), persistent_keepalive=5)
+    )
+    for now in range(0, 400, 5):
+        engine.send_packet(packet(), float(now))
+        engine.handle_timer(float(now))
+        assert engine.datagrams_to_send() == []
+    engine.set_private_key(OTHER, 400.0)
+    engine.send_packet(packet(), 400.0)
+    assert engine.datagrams_to_send() == []
+    assert [peer.public_key for peer in engine.state().peers] == [low]

@@ -321,6 +321,7 @@ def test_both_families_have_one_port_and_a_taken_one_is_named() -> None:
 
 @pytest.mark.parametrize("missing", [4, 6])
 def test_b37_a_missing_family_is_tolerated_and_two_are_not(monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
+    """R9."""
     gone = {missing}
     original = UdpSocket.__init__
 
