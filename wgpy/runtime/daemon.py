@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -62,10 +63,13 @@ def run_daemon(
         ConfigError: a variable of the environment, or the configuration, is wrong.
     """
     _start_logging(name, environment.get("LOG_LEVEL", "error"))
+    # Lesson S18: no key may end in a core file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     marked = with_mark(config or InterfaceConfig())
     with contextlib.ExitStack() as setup:
         tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU)
         setup.callback(tun.close)
+        tun.on_warning = _log.warning
         control = _open_control(tun.name, environment)
         setup.callback(control.close)
         udp = UdpSockets(
