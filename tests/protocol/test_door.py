@@ -106,6 +106,23 @@ def test_s7_tokens_are_taken_only_after_a_valid_mac2(door: HandshakeDoor, shared
     assert shared.drops[DropReason.RATE_LIMITED] == 3
 
 
+@pytest.mark.parametrize("hosts", [["192.0.2.1"], ["2001:db8::1", "2001:db8::2:2"]], ids=["IPv4", "one /64"])
+def test_s8_tokens_are_those_of_the_address_whatever_the_port(
+    door: HandshakeDoor, shared: Shared, hosts: list[str]
+) -> None:
+    under_load(door, shared)
+    sources = [Endpoint(host, port) for port in (1000, 2000) for host in hosts]
+    for source in sources:
+        door.knock(message(), source, None)
+    drain(door, 0.1)
+    mac1 = message()[-32:-16]
+    cookies = [cookie_of(bytes(reply.data), KEY.public_key, mac1) for reply in shared.outbox]
+    for source, cookie in zip(sources, cookies, strict=True):
+        for _ in range(4):
+            door.knock(message(cookie), source, None)
+    assert len(drain(door, 0.1)) == 5
+
+
 def test_t23_one_call_makes_a_bounded_number_of_replies(door: HandshakeDoor, shared: Shared) -> None:
     fill(door, 500)
     assert door.admit(0.0) is None
