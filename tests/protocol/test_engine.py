@@ -238,6 +238,11 @@ def test_marks_cross_the_tunnel_unless_switched_off(copies: bool) -> None:
     engine.receive_datagrams(response.arriving_from(B4), pair.network.now)
     (data,) = engine.datagrams_to_send()
     assert data.tos == (0b10 if copies else 0)
+    congested = data.arriving_from(A4)
+    congested.tos = 0b11
+    pair.b.engine.receive_datagrams(congested, pair.network.now)
+    (delivered,) = [bytes(row) for slab in pair.b.engine.packets_to_deliver() for row in slab]
+    assert delivered[1] == (0xBB if copies else 0xBA)
 
 
 # --- handshakes ------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_small_packets_to_one_place_share_a_slab(wire: Wire) -> None:
     small = [PacketShape(protocol=UDP, payload=bytes([n]) * 20) for n in range(5)]
     other = PacketShape(protocol=UDP, target=b"\x0a\0\0\x09", payload=bytes(20))
     marked = PacketShape(protocol=UDP, tos=3, payload=bytes(20))
-    sent = [shape.build() for shape in (*small, other, marked)]
+    sent = [shape.build() for shape in (*small, marked, other)]
     for packet in sent:
         wire.give(PLAIN, packet)
     assert wire.read() == [sent[:5], sent[5:6], sent[6:]]
@@ -129,6 +129,13 @@ def test_packets_of_any_length_come_through(wire: Wire) -> None:
     for packet in sent:
         wire.give(PLAIN, packet)
     assert [packet for slab in wire.read() for packet in slab] == sent
+
+
+def test_s14_no_octet_of_an_earlier_packet_leaves_as_padding(wire: Wire) -> None:
+    for length in (1420, 1399, 600, 1420, 513, 500, 70, 61, 29):
+        packet = PacketShape(protocol=UDP, payload=b"\xff" * (length - 28)).build()
+        wire.give(PLAIN, packet)
+        assert wire.read() == [[packet]]
 
 
 def test_a_packet_above_the_mtu_comes_through(wire: Wire) -> None:
