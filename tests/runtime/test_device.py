@@ -124,6 +124,20 @@ async def test_b31_another_port_keeps_the_sessions(autojump_clock: trio.testing.
         assert ends.b.state().peers[0].endpoint == Endpoint("127.0.0.1", ends.a.udp.port)
 
 
+async def test_another_port_forgets_the_sources(autojump_clock: trio.testing.MockClock) -> None:
+    """Protocol notes 1.10."""
+    async with joined() as ends:
+        await exchange(ends)
+
+        def source() -> object:
+            ends.b.engine.send_packet(BACK.build(), trio.current_time())
+            return ends.b.engine.datagrams_to_send()[-1].local
+
+        assert source() is not None
+        ends.b.rebind(0)
+        assert source() is None
+
+
 async def test_a_taken_port_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     """Protocol notes 3.4: port and mark are applied first, so nothing else has changed when they fail."""
     async with joined() as ends:
