@@ -303,6 +303,21 @@ def test_s1_a_stored_timestamp_keeps_handshakes_going_after_the_clock_went_back(
     assert [batch.segment_size for batch in pair.b.engine.datagrams_to_send()] == [92]
 
 
+def test_s1_a_peer_that_comes_back_is_sent_a_newer_timestamp() -> None:
+    """As `wg setconf` removes and adds them all, perhaps with a clock that was set back."""
+    pair = Pair()
+    pair.shake_hands()
+    pair.network.wall_clock = lambda: 1_750_000_000.0 - 3600  # type: ignore[method-assign]
+    key = pair.b_key.public_key
+    for _ in range(3):
+        pair.network.run(1)
+        start = pair.network.now
+        again = PeerUpdate(key, endpoint=B4, allowed_ips=[(True, Prefix.parse("10.0.0.2/32"))])
+        pair.a.engine.apply(update(again, replace_peers=True), start)
+        assert pair.exchange()
+        assert len(pair.network.sent_by(pair.a, 1, since=start)) == 1, "the first one was taken"
+
+
 def test_r15_an_unknown_peer_is_told_of_and_costs_nothing() -> None:
     """S12: no state before authentication."""
     pair = Pair()
