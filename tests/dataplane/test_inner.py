@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from tests.property.rows import rows, rows_numpy
 from tests.property.strategies import TCP, UDP, PacketShape, received
-from wgpy.dataplane import rows, rows_numpy
 from wgpy.dataplane.inner import sort_rows
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.slab import Slab

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.dataplane import kernel
+from tests.property.rows import rows, rows_numpy
 from tests.property.strategies import (
     ACK,
     CWR,
@@ -28,7 +29,7 @@ from tests.property.strategies import (
     received,
     slabs_of,
 )
-from wgpy.dataplane import merge, rows, rows_numpy
+from wgpy.dataplane import merge
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.slab import Slab
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.dataplane import kernel
+from tests.property.rows import HAS_NUMPY, rows, rows_numpy
 from tests.property.strategies import ACK, PSH, TCP, UDP, PacketShape, packet_shapes, received
-from wgpy.dataplane import rows, rows_numpy
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.slab import Arena, Slab
 from wgpy.wire.virtio import Offload
@@ -25,6 +25,7 @@ def test_both_modules_offer_the_same_functions() -> None:
     assert set(rows.__all__) == {name for name in vars(Rows) if not name.startswith("_")}
 
 
+@pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")
 def test_numpy_is_chosen_where_it_is_installed() -> None:
     from wgpy.dataplane.selected import rows as chosen
 

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dataplane import kernel
+from tests.property.rows import rows, rows_numpy
 from tests.property.strategies import ACK, CWR, ECE, FIN, PSH, TCP, UDP, PacketShape, packet_shapes
 from wgpy.constants import MAX_SEGMENTS, MAX_UDP_PAYLOAD_IPV4, TRANSPORT_OVERHEAD
-from wgpy.dataplane import rows, rows_numpy, split
+from wgpy.dataplane import split
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.slab import padded_length
 from wgpy.wire import ip

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.bindings import crypto_aead_chacha20poly1305_ietf_encrypt as nacl_seal
 
+from tests.property.rows import rows, rows_numpy
 from wgpy.crypto.aead import TransportCipher
-from wgpy.dataplane import rows, rows_numpy, transport
+from wgpy.dataplane import transport
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.slab import Arena, Slab
 from wgpy.errors import LocalProtocolError

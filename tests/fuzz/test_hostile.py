@@ -11,11 +11,12 @@ import struct
 
 from tests.behaviours.forge import Initiator, with_macs
 from tests.fuzz.rounds import seeds
+from tests.property.rows import rows, rows_numpy
 from tests.property.strategies import TCP, UDP, PacketShape, received
 from tests.tun.test_linux import Wire
 from wgpy.config import Endpoint, InterfaceConfig, check
 from wgpy.constants import HANDSHAKE_QUEUE_SIZE
-from wgpy.dataplane import merge, rows, rows_numpy
+from wgpy.dataplane import merge
 from wgpy.errors import ConfigError
 from wgpy.protocol.datagrams import DatagramBatch
 from wgpy.testing.pair import A4, B4, Pair, packet
