@@ -630,14 +630,14 @@ def _read_entry(
 
 def _read(document: Document, report: Callable[[ConfigError], None]) -> InterfaceConfig:
     interface: dict[str, Any] = {}
-    peers: list[PeerConfig] = []
-    lines: list[int] = []
+    peers: list[tuple[PeerConfig, int]] = []
+    count = 0
     for section in document.sections:
         if section.name == "interface":
             keys, values, path = _INTERFACE_KEYS, interface, ""
         elif section.name == "peer":
-            keys, values, path = _PEER_KEYS, {}, f"Peer[{len(lines) + 1}]."
-            lines.append(section.line)
+            count += 1
+            keys, values, path = _PEER_KEYS, {}, f"Peer[{count}]."
         else:
             report(ConfigError(f"[{section.name}] is neither [Interface] nor [Peer]", line=section.line, column=1))
             continue
@@ -647,17 +647,17 @@ def _read(document: Document, report: Callable[[ConfigError], None]) -> Interfac
             except ConfigError as error:
                 report(error)
                 # The value is wrong, but it is there.
-                if entry.key == "publickey":
+                if entry.key == "publickey" and section.name == "peer":
                     values["public_key"] = None
         if section.name == "peer":
             if "public_key" not in values:
                 report(ConfigError("a peer needs a PublicKey", field=path[:-1], line=section.line, column=1))
             elif values["public_key"] is not None:
-                peers.append(PeerConfig(**values))
+                peers.append((PeerConfig(**values), section.line))
     # wg(8) lets a second section of one peer change what the first one said. A library must not guess.
     seen: set[PublicKey] = set()
     unique: list[PeerConfig] = []
-    for peer, line in zip(peers, lines, strict=False):
+    for peer, line in peers:
         if peer.public_key in seen:
             report(
                 ConfigError(f"{peer.public_key} is the key of an earlier peer", field="PublicKey", line=line, column=1)

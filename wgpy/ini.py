@@ -82,6 +82,7 @@ class Document:
                 if report is None:
                     raise
                 report(error)
+        starts = [start for _, start, _ in sections]
         self.sections: tuple[Section, ...] = tuple(
             Section(
                 name,
@@ -89,9 +90,7 @@ class Document:
                 self._last_line(entries[-1].line if entries else start, end),
                 tuple(entries),
             )
-            for (name, start, entries), end in zip(
-                sections, [*(start for _, start, _ in sections[1:]), len(self._lines) + 1], strict=True
-            )
+            for (name, start, entries), end in zip(sections, [*starts[1:], len(self._lines) + 1], strict=False)
         )
 
     @staticmethod
@@ -145,6 +144,8 @@ class Document:
             added: whole sections to append.
         """
         lines: dict[int, list[str]] = {number: [line] for number, line in enumerate(self._lines, 1)}
+        # Apart from the lines: the one that a new key follows may itself go.
+        new: dict[int, list[str]] = {}
         for section, name, values in changes:
             entries = [entry for entry in section.entries if entry.key == name.lower()]
             for entry in entries[len(values) :]:
@@ -155,14 +156,15 @@ class Document:
                     tail = "" if entry.key in _SHELL_KEYS or "#" not in line else "  " + line[line.index("#") :]
                     lines[entry.line] = [line[: entry.column - 1] + value + tail]
             at = entries[-1].line if entries else section.entries[-1].line if section.entries else section.line
-            lines[at] += [f"{name} = {value}" for value in values[len(entries) :]]
+            new.setdefault(at, []).extend(f"{name} = {value}" for value in values[len(entries) :])
         for section in removed:
             first = section.line
             while first > 1 and self._lines[first - 2].lstrip().startswith("#"):
                 first -= 1
             for number in range(first, section.last_line + 1):
                 lines[number] = []
-        body = "\n".join(line for number in sorted(lines) for line in lines[number])
+                new.pop(number, None)
+        body = "\n".join(line for number in sorted(lines) for line in (*lines[number], *new.get(number, ())))
         for section_text in added:
             body = f"{body.rstrip()}\n\n{section_text}" if body.strip() else section_text
         return body.rstrip("\n") + "\n" if self._newline_at_end else body

@@ -211,8 +211,9 @@ def format_state(state: DeviceState) -> Iterator[bytes]:
         lines.append("protocol_version=1\n")
         if peer.endpoint is not None:
             lines.append(f"endpoint={peer.endpoint}\n")
-        seconds, nanoseconds = divmod(round(peer.last_handshake_time * 1e9), 10**9)
-        lines.append(f"last_handshake_time_sec={seconds}\nlast_handshake_time_nsec={nanoseconds}\n")
+        # Apart: as nanoseconds since 1970 it would no longer be exact.
+        seconds, fraction = divmod(peer.last_handshake_time, 1)
+        lines.append(f"last_handshake_time_sec={int(seconds)}\nlast_handshake_time_nsec={int(fraction * 1e9)}\n")
         lines.append(f"tx_bytes={peer.tx_bytes}\nrx_bytes={peer.rx_bytes}\n")
         lines.append(f"persistent_keepalive_interval={peer.persistent_keepalive}\n")
         lines += [f"allowed_ip={prefix}\n" for prefix in peer.allowed_ips]

@@ -44,7 +44,7 @@ def test_b40_objects_show_no_secret() -> None:
     gc.collect()
     shown = []
     for one in gc.get_objects():
-        if type(one).__module__.startswith("wgpy."):
+        if str(type(one).__module__).startswith("wgpy."):  # of some types of C it is no text
             shown += [repr(one), str(one), f"{one}"]
     text = "\n".join(shown)
     assert len(shown) > 50

@@ -45,6 +45,8 @@ _U2_NETWORK: Final = np.dtype(">u2")
 _MODULUS: Final = np.uint64(0xFFFF)
 # So few rows are done sooner one by one: a lone packet must not pay for numpy.
 _FEW: Final = 3
+# Flags that the last row of a stream may carry.
+_LAST: Final = (ACK, ACK_PSH)
 
 
 class _Grid(NamedTuple):
@@ -218,12 +220,10 @@ def _streams_of(grid: _Grid, offload: Offload, sums: Sequence[int]) -> list[bool
     verdicts = _alike(words & _mask(start, header_length, offload.csum_offset), groups, count)
     if not offload.is_udp:
         # The mask lets PSH differ; only the last row may have it.
-        flags = grid.column(_U1, first + start + 13)[:, :-1].tobytes()
+        flags = grid.column(_U1, first + start + 13).tobytes()
         if flags.count(ACK) != len(flags):
-            verdicts = [
-                right and flags[i * (count - 1) :][: count - 1].count(ACK) == count - 1
-                for i, right in enumerate(verdicts)
-            ]
+            of_group = [flags[at : at + count] for at in range(0, len(flags), count)]
+            verdicts = _both(verdicts, [one[:-1].count(ACK) == count - 1 and one[-1] in _LAST for one in of_group])
         sequences = grid.column(_U4_NETWORK, first + start + 4).astype(np.uint32)
         sequences -= np.arange(count, dtype=np.uint32) * np.uint32(offload.gso_size)
         verdicts = _both(verdicts, _alike(sequences, groups, count))

@@ -559,6 +559,7 @@ class Engine:
         if peer is None:
             raise LocalProtocolError(f"there is no peer {public_key}")
         peer.go_down()
+        self._shared.peer_removed()
         self._allowed_ips.remove_owner(peer)
         self._deadlines.discard(peer)
 

@@ -49,6 +49,7 @@ class Shared:
     """
 
     __slots__ = (
+        "_surpassed_by_all",
         "copies_ecn",
         "drops",
         "events",
@@ -94,6 +95,8 @@ class Shared:
         self.events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self.drops: dict[DropReason, int] = {}
         self.greatest_timestamp = last_timestamp
+        # Whoever is new to us may have been sent this one before: by an earlier run, or as a peer that was removed.
+        self._surpassed_by_all = last_timestamp
 
     def next_timestamp(self, last_sent: bytes) -> bytes:
         """A TAI64N timestamp above `last_sent`, and never below any other that we sent.
@@ -102,9 +105,14 @@ class Shared:
         added again must not fall behind what it sent before (lesson S1).
         """
         wall = self.wall_clock()
+        last_sent = last_sent or self._surpassed_by_all
         stamp = tai64n.next_after(last_sent, wall) if last_sent else tai64n.timestamp(wall)
         stamp = self.greatest_timestamp = max(stamp, self.greatest_timestamp)
         return stamp
+
+    def peer_removed(self) -> None:
+        """Remember what it may have been sent, in case it comes back: an equal timestamp would be refused too."""
+        self._surpassed_by_all = self.greatest_timestamp
 
     def unit(self) -> float:
         """A random number from 0 up to 1, for jitter."""

@@ -105,6 +105,7 @@ class ControlSocket:
         except OSError as problem:
             raise DeviceError(problem.errno, f"WG_UAPI_FD={descriptor} is no socket: {problem.strerror}") from None
         if listener.family != socket.AF_UNIX or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listener.detach()  # it stays with whoever opened it
             raise DeviceError(errno.EINVAL, f"WG_UAPI_FD={descriptor} is no listening UNIX socket")
         name = listener.getsockname()
         return cls(listener, Path(name) if isinstance(name, str) and name else None)
@@ -124,27 +125,28 @@ class ControlSocket:
     async def serve(self, device: Controlled) -> None:
         """Answer clients until cancelled."""
         listener = trio.socket.from_stdlib_socket(self._listener)
-        slots = trio.CapacityLimiter(_MOST_CLIENTS)
+        # When all are taken, who comes next waits in the backlog.
+        slots = trio.Semaphore(_MOST_CLIENTS)
         async with trio.open_nursery() as nursery:
             while True:
+                await slots.acquire()
                 try:
                     client, _ = await listener.accept()
                 except OSError as problem:
+                    slots.release()
                     _log.warning("cannot accept a control connection: %s", problem)
                     await trio.sleep(0.1)  # out of descriptors: some will be closed
-                    continue
-                if slots.available_tokens < 1:
-                    client.close()
-                    _log.warning("more than %d control connections at once: refused", _MOST_CLIENTS)
                     continue
                 nursery.start_soon(_serve_client, client, device, slots)
 
 
-async def _serve_client(client: trio.socket.SocketType, device: Controlled, slots: trio.CapacityLimiter) -> None:
-    async with slots:
+async def _serve_client(client: trio.socket.SocketType, device: Controlled, slots: trio.Semaphore) -> None:
+    try:
         with client, contextlib.suppress(OSError):
             if not await converse(client, device):
                 _log.warning("a control client stood still for %d s: disconnected", _PATIENCE)
+    finally:
+        slots.release()
 
 
 async def converse(client: trio.socket.SocketType, device: Controlled) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -67,10 +68,13 @@ def run_daemon(
     """
     _start_logging(name, environment.get("LOG_LEVEL", "error"))
     workers = _workers(environment)
+    # Lesson S18: no key may end in a core file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     marked = with_mark(config or InterfaceConfig())
     with contextlib.ExitStack() as setup:
         tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU, has_queues=workers > 1)
         setup.callback(tun.close)
+        tun.on_warning = _log.warning
         control = _open_control(tun.name, environment)
         setup.callback(control.close)
         plan = Plan(
@@ -83,6 +87,7 @@ def run_daemon(
         tuns = [tun]
         for _ in range(workers - 1):
             tuns.append(another_queue(tun))
+            tuns[-1].on_warning = _log.warning
             setup.callback(tuns[-1].close)
         group = _open_group(plan, workers)
         for udp in group:

@@ -57,6 +57,12 @@ class Mesh:
         """Readable when `receive` has something."""
         return self._inbox.fileno()
 
+    def close(self) -> None:
+        """Take nothing more."""
+        self._inbox.close()
+        for outbox in self._outboxes:
+            outbox.close()
+
     def send(self, forwards: Sequence[Forward]) -> int:
         """Pass everything on; says how many packets found no room."""
         lost = 0

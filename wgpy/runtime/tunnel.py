@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import socket
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from wgpy.tun.base import PacketDevice
 
 __all__ = ["open_device", "open_interface", "resolve_endpoints", "resolve_endpoints_now"]
+
+_log = logging.getLogger("wgpy.device")
 
 
 @contextlib.asynccontextmanager
@@ -117,6 +120,7 @@ async def open_interface(
     """
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
+    tun.on_warning = _log.warning
     async with open_device(config, tun, keylog=keylog) as device:
         with address_link(tun.index, config), _unwrapped():
             async with trio.open_nursery() as nursery:

@@ -111,7 +111,7 @@ class MemoryDevice:
         """See `PacketDevice.read_batch`."""
         packets = [self._outgoing.popleft() for _ in range(min(len(self._outgoing), _READ_AT_ONCE))]
         self._has_room.set()
-        whole = [packet for packet in packets if ip.true_length_untrusted(packet) == len(packet)]
+        whole = [packet for packet in packets if 0 < ip.true_length_untrusted(packet) == len(packet)]
         if len(whole) != len(packets):
             self.drops[DropReason.INNER_MALFORMED] += len(packets) - len(whole)
         slabs: list[Slab] = []
