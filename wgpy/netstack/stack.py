@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import enum
 import errno
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from wgpy.dataplane.slab import Slab
     from wgpy.errors import DropReason
+    from wgpy.wire.ip import IpHeader
     from wgpy.netstack.statistics import StackStatistics
     from wgpy.netstack.tcp.connection import TcpConnection
     from wgpy.netstack.tcp.listener import TcpListener
 
-__all__ = ["Inbound", "Socket", "Stack", "Timed"]
+__all__ = ["Handler", "IcmpError", "Socket", "Stack", "Timed"]
+
+
+Handler: TypeAlias = "Callable[[memoryview, IpHeader, float], None]"
 
 
 class Socket(Protocol):
@@ -58,24 +62,6 @@ class IcmpError(enum.Enum):
     PORT_UNREACHABLE = errno.ECONNREFUSED
     PROHIBITED = errno.EACCES
     TOO_BIG = errno.EMSGSIZE
-
-
-class Inbound(NamedTuple):
-    """A whole packet for one of our addresses.
-
-    Attributes:
-        packet: from its IP header to its true end; valid only during the call.
-        source: 4 or 16 octets.
-        destination: as many.
-        protocol: of the transport: 6, 17, 1, 58.
-        transport: offset of the transport header; what is there is untrusted.
-    """
-
-    packet: memoryview
-    source: bytes
-    destination: bytes
-    protocol: int
-    transport: int
 
 
 class Stack:
@@ -129,16 +115,22 @@ class Stack:
 
     # --- the seam for UDP, ICMP and fragments ------------------------------------------------------------------------
 
-    def register_protocol(self, protocol: int, handler: Callable[[Inbound, float], None]) -> None:
-        """Give packets of an IP protocol to `handler(inbound, now)`, which may raise only BadPacket."""
+    def register_protocol(self, protocol: int, handler: Handler) -> None:
+        """Give whole packets of an IP protocol, for one of our addresses, to `handler(packet, header, now)`.
+
+        The handler may raise only BadPacket; the packet, cut to its true length, is valid only during the call.
+        """
         raise NotImplementedError
 
-    def register_fragments(self, handler: Callable[[memoryview, float], bytes | None]) -> None:
-        """Give fragments to `handler(packet, now)`; what it returns is a whole packet and starts over."""
+    def register_fragments(self, handler: Callable[[memoryview, IpHeader, float], bytes | None]) -> None:
+        """Give fragments to `handler(packet, header, now)`; what it returns is a whole packet and starts over."""
         raise NotImplementedError
 
-    def register_unreachable(self, handler: Callable[[Inbound, float], None]) -> None:
-        """Tell `handler(inbound, now)` of packets for us whose protocol nobody registered (6 never comes here)."""
+    def register_unreachable(self, handler: Handler) -> None:
+        """Tell `handler(packet, header, now)` of packets for us with a problem in their header, or of no known protocol.
+
+        TCP never comes here. The packet has been counted as dropped.
+        """
         raise NotImplementedError
 
     def register_timed(self, part: Timed) -> None:
