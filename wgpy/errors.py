@@ -176,7 +176,7 @@ class DropReason(enum.Enum):
     TRANSPORT_HEADER = "the transport header is cut short or its lengths lie"
     TRANSPORT_CHECKSUM = "the transport checksum is wrong"
     # Userspace stack: TCP.
-    TCP_MALFORMED = "a TCP header or option that is not whole"
+    TCP_OPTIONS = "a TCP option with an impossible length"
     TCP_NO_CONNECTION = "a TCP segment for no connection and no listener"
     TCP_UNACCEPTABLE = "a TCP segment outside of the window, or one that the state does not take"
     TCP_OLD_TIMESTAMP = "an old duplicate by its timestamp (PAWS)"
