@@ -15,6 +15,8 @@ Source: RFC 791, RFC 1122 3.2.1, RFC 8200, RFC 5722, RFC 6946, RFC 7112.
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -36,8 +38,10 @@ __all__ = [
     "decode_untrusted",
     "destination",
     "encode_header",
+    "from_text",
     "header_size",
     "source",
+    "to_text",
     "traffic_class",
     "true_length_untrusted",
 ]
@@ -161,6 +165,22 @@ def traffic_class(packet: Packet) -> int:
     return (packet[0] & 0x0F) << 4 | packet[1] >> 4
 
 
+@functools.lru_cache(4096)
+def from_text(address: str) -> bytes:
+    """The octets of an address in text form.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return ipaddress.ip_address(address).packed
+
+
+@functools.lru_cache(4096)
+def to_text(address: bytes) -> str:
+    """The text form of an address of 4 or 16 octets."""
+    return str(ipaddress.ip_address(address))
+
+
 def header_size(address: bytes) -> int:
     """Octets of the header that we put before a payload for this address."""
     return IPV4_HEADER_SIZE if len(address) == 4 else IPV6_HEADER_SIZE
@@ -238,7 +258,7 @@ def _decode_v6(packet: Packet, length: int) -> IpHeader:
         if at + size > length:
             raise BadPacket(DropReason.EXTENSION_HEADER)
         if protocol == _ROUTING:
-            # RFC 8200 4.4: a header of unknown type is passed over when it leads nowhere else; type 0 is dead (RFC 5095).
+            # RFC 8200 4.4: passed over when it leads nowhere else, whatever its type; type 0 is dead (RFC 5095).
             if packet[at + 3]:
                 problem = Problem(0, at + 2)
         elif protocol == _HOP_BY_HOP and at != IPV6_HEADER_SIZE:
