@@ -83,25 +83,3 @@ MAX_STAGED_OCTETS_PER_DEVICE: Final = 8 * 2**20
 HANDSHAKES_PER_CALL: Final = 8
 # Per second, for errors sent into the TUN (behaviour B62).
 ICMP_ERRORS_PER_SECOND: Final = 10
-
-# --- Userspace stack: fragments, ICMP, datagrams, names --------------------------------------------------------------
-REASSEMBLY_TIMEOUT_V4: Final = 30.0  # Linux ipfrag_time
-REASSEMBLY_TIMEOUT_V6: Final = 60.0  # RFC 8200 4.5
-REASSEMBLY_OCTETS: Final = 4 * 2**20  # Linux ipfrag_high_thresh
-REASSEMBLY_PACKETS_PER_SOURCE: Final = 64  # Linux ipfrag_max_dist
-# What an unfinished packet is charged besides its octets, so that tiny fragments are not free.
-REASSEMBLY_OVERHEAD: Final = 512
-ICMP_ANSWERS_PER_SECOND: Final = 1000.0  # Linux icmp_msgs_per_sec
-ICMP_ANSWERS_BURST: Final = 50.0  # Linux icmp_msgs_burst
-# Echo is cheap and people measure with it: `ping -f` must not see a limit, a flood must.
-ECHO_REPLIES_PER_SECOND: Final = 10_000.0
-ECHO_REPLIES_BURST: Final = 1000.0
-UDP_RECEIVE_QUEUE: Final = 256 * 1024  # Linux rmem_default is 208 KiB
-UDP_DATAGRAM_OVERHEAD: Final = 64  # what an empty datagram is charged in a queue
-PATH_MTU_AGE: Final = 600.0  # RFC 1191 6.3, RFC 8201 5.3: raise the estimate again after ten minutes
-PATH_MTUS_KEPT: Final = 1024
-DNS_PORT: Final = 53
-DNS_TIMEOUT: Final = 2.0
-DNS_ROUNDS: Final = 3  # over all servers
-DNS_PAYLOAD: Final = 1232  # DNS flag day 2020: never fragmented on any path
-DNS_TCP_TIMEOUT: Final = 5.0

@@ -13,14 +13,14 @@ from __future__ import annotations
 from bisect import bisect
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from wgpy.constants import (
+from wgpy.errors import BadPacket, DropReason
+from wgpy.netstack.constants import (
     REASSEMBLY_OCTETS,
     REASSEMBLY_OVERHEAD,
     REASSEMBLY_PACKETS_PER_SOURCE,
     REASSEMBLY_TIMEOUT_V4,
     REASSEMBLY_TIMEOUT_V6,
 )
-from wgpy.errors import BadPacket, DropReason
 from wgpy.wire import ip
 from wgpy.wire.checksum import checksum
 

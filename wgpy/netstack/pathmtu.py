@@ -8,18 +8,14 @@ Source: RFC 1191, RFC 8201, RFC 5927 section 7.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from wgpy.constants import PATH_MTU_AGE, PATH_MTUS_KEPT
-from wgpy.wire.ip import IPV6_MINIMUM_MTU
+from wgpy.netstack.constants import MINIMUM_MTU_IPV4, MINIMUM_MTU_IPV6, PATH_MTU_AGE, PATH_MTUS_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["PathMtus"]
-
-# RFC 1191 section 7.1 asks for 68; nobody has seen less than Linux's min_pmtu, except who wants to slow us down.
-_LEAST_V4: Final = 552
 
 
 class PathMtus:
@@ -47,7 +43,7 @@ class PathMtus:
 
     def learn(self, destination: bytes, mtu: int, now: float) -> bool:
         """Believe a router, if it tells something new; an MTU of 0 is that of a router older than RFC 1191."""
-        least = _LEAST_V4 if len(destination) == 4 else IPV6_MINIMUM_MTU
+        least = MINIMUM_MTU_IPV4 if len(destination) == 4 else MINIMUM_MTU_IPV6
         mtu = mtu or least
         if not least <= mtu < self.get(destination, now):
             return False

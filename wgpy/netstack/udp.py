@@ -15,9 +15,10 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from wgpy.constants import UDP_DATAGRAM_OVERHEAD, UDP_RECEIVE_QUEUE
 from wgpy.errors import BadPacket, DropReason
+from wgpy.netstack.constants import EPHEMERAL_FIRST, EPHEMERAL_LAST, UDP_DATAGRAM_OVERHEAD, UDP_RECEIVE_QUEUE
 from wgpy.netstack.fragments import fragment_size, fragments_of
+from wgpy.netstack.ports import choose_port
 from wgpy.wire import ip, udp
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ __all__ = ["UdpSocket", "UdpTable"]
 Address: TypeAlias = tuple[str, int]
 
 _MAX_PAYLOAD: Final = {4: 65507, 6: 65527}
-_FIRST_EPHEMERAL: Final = 49152  # RFC 6335 section 6
-_EPHEMERAL: Final = 65536 - _FIRST_EPHEMERAL
+_EPHEMERAL: Final = EPHEMERAL_LAST - EPHEMERAL_FIRST + 1
 
 
 def _error(number: int, what: str) -> OSError:
@@ -233,12 +233,11 @@ class UdpTable:
         return not address or (b"", port) in self._sockets or (address, port) in self._sockets
 
     def _choose_port(self) -> int:
-        start = int.from_bytes(self._random(2))
-        for step in range(_EPHEMERAL):
-            port = _FIRST_EPHEMERAL + (start + step) % _EPHEMERAL
-            if port not in self._ports:
-                return port
-        raise _error(errno.EADDRNOTAVAIL, "no UDP port is free")
+        first = EPHEMERAL_FIRST + int.from_bytes(self._random(4)) % _EPHEMERAL
+        port = choose_port(first, lambda port: port not in self._ports)
+        if port is None:
+            raise _error(errno.EADDRNOTAVAIL, "no UDP port is free")
+        return port
 
     def parse(self, address: tuple[str, int]) -> tuple[bytes, int]:
         """Address in octets, and port.
@@ -281,8 +280,7 @@ class UdpTable:
         header = ip.header_size(source)
         mtu = self._paths.get(destination, now)
         if header + len(datagram) <= mtu:
-            packet = ip.encode_header(source, destination, ip.UDP, len(datagram), may_fragment=True) + datagram
-            return stack.queue_packet(packet, socket)
+            return stack.queue_packet(ip.encode_header(source, destination, ip.UDP, len(datagram)) + datagram, socket)
         size = fragment_size(4 if len(source) == 4 else 6, mtu)
         if len(datagram) + -(-len(datagram) // size) * (header + 8) > stack.queue_room(socket):
             return False

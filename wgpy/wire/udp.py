@@ -60,9 +60,7 @@ def decode_untrusted(datagram: ip.Packet, source: bytes, destination: bytes) -> 
     return UdpHeader(source_port, destination_port, length)
 
 
-def encode(
-    source: bytes, destination: bytes, source_port: int, destination_port: int, payload: bytes | memoryview
-) -> bytes:
+def encode(source: bytes, destination: bytes, source_port: int, destination_port: int, payload: ip.Packet) -> bytes:
     """A datagram with its checksum.
 
     Args:
