@@ -194,6 +194,8 @@ class DropReason(enum.Enum):
     ICMP_RATE_LIMITED = "an ICMP answer was held back: too many of them"
     NO_SOCKET = "no socket for the datagram"
     RECEIVE_QUEUE_FULL = "the socket's receive queue is full: the newest datagram was dropped"
+    DNS_MALFORMED = "a DNS message that is no whole response to one question"
+    DNS_FORGED = "a DNS response that answers no question of ours"
 
 
 class BadPacket(Exception):
