@@ -136,6 +136,11 @@ class UdpSocket:
         """Whether `receive` would give something, or fail at once."""
         return bool(self._queue) or self._error is not None or self._table is None
 
+    @property
+    def has_datagram(self) -> bool:
+        """Whether `receive` would give a datagram."""
+        return bool(self._queue)
+
     def deliver(self, payload: bytes, source: bytes, port: int) -> bool:
         """Take a datagram from the network; False when the queue is full."""
         cost = len(payload) + UDP_DATAGRAM_OVERHEAD
