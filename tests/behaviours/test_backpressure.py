@@ -8,7 +8,7 @@ from wgpy.constants import REJECT_AFTER_TIME
 from wgpy.errors import DropReason
 from wgpy.protocol.events import HandshakeCompleted
 from wgpy.testing.network import Host, Network
-from wgpy.testing.pair import Pair, packet
+from wgpy.testing.pair import Pair
 
 
 def octets(address: str) -> bytes:
