@@ -48,7 +48,7 @@ _LETTERS: Final = {
 _MILLISECOND: Final = 0.001
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sent:
     """One TCP segment of the stack.
 
@@ -71,6 +71,12 @@ class Sent:
     seq: int
     ack: int
     sack: tuple[tuple[int, int], ...]
+
+    def __repr__(self) -> str:
+        """As tcpdump would say it."""
+        window, stamp = self.segment.window, self.segment.timestamps
+        octets = f"{self.seq}:{self.seq + len(self.payload)}({len(self.payload)})"
+        return f"<{self.time:.4f} {self.flags} {octets} ack {self.ack} win {window} sack {self.sack} ts {stamp}>"
 
 
 class Script:
