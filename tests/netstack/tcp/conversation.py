@@ -77,7 +77,7 @@ class Talker:
                 break
         if self.is_shut and connection.at_eof and not self.is_closed:
             self.is_closed = True
-            connection.close(now)
+            connection.close(now, linger=1000.0)
 
     @property
     def is_done(self):

@@ -38,7 +38,9 @@ def acknowledge(
     was_writable = conn.is_writable
     window_before = sender.window
     before = sender.una
-    if sender.wl1 < sequence or (sender.wl1 == sequence and sender.wl2 <= ack):
+    # RFC 9293 3.10.7.4, and whenever something new is acknowledged: else SND.UNA would move the old window along, and
+    # its edge beyond what was promised.
+    if ack > before or sender.wl1 < sequence or (sender.wl1 == sequence and sender.wl2 <= ack):
         sender.window = segment.window << sender.scale
         sender.max_window = max(sender.max_window, sender.window)
         sender.wl1, sender.wl2 = sequence, ack
@@ -67,6 +69,8 @@ def acknowledge(
         sender.delivered += delivered
         sender.delivered_at = now
         last = arrived[-1]
+        if last.end - last.start >= sender.payload:
+            sender.carries_full = True
         if now > last.delivered_at:
             sender.rate = (sender.delivered - last.delivered) / (now - last.delivered_at)
     if sender.retransmitted_at != NEVER and ack > before:

@@ -457,9 +457,12 @@ class TcpHost:
         return conn.sender.una <= number < conn.sender.nxt
 
     def abort(self, now: float) -> None:
-        """Reset every connection."""
+        """See `Stack.abort`."""
         for conn in list(self.flows.values()):
-            conn.abort(now)
+            if conn.is_orphan and conn.state is State.FIN_WAIT_2:
+                conn.fail(None, now)
+            else:
+                conn.abort(now)
 
     def close(self, now: float) -> None:
         """Give everything up without a word."""
