@@ -485,8 +485,8 @@ class Stack:
 
     @property
     def has_orphans(self) -> bool:
-        """Whether connections that their owner has closed still have something to deliver."""
-        return any(conn.is_orphan for conn in self._tcp.flows.values())
+        """Whether connections that their owner has closed still have something to deliver, if only a FIN."""
+        return any(conn.is_orphan and conn.state is not State.FIN_WAIT_2 for conn in self._tcp.flows.values())
 
     def set_mtu(self, mtu: int) -> None:
         """The greatest packet from now on."""
@@ -512,7 +512,10 @@ class Stack:
         )
 
     def abort(self, now: float) -> None:
-        """Reset every connection; the resets are sent by the next `emit`."""
+        """Reset every connection; the resets are sent by the next `emit`.
+
+        Those that were closed, and whose peer has all that was sent and the FIN, are forgotten without a word.
+        """
         self._tcp.abort(now)
 
     def close(self) -> None:
