@@ -203,7 +203,9 @@ def agree(conn: TcpConnection, segment: Segment) -> None:
 def establish(conn: TcpConnection, segment: Segment, now: float) -> None:
     """Our SYN was acknowledged."""
     sender = conn.sender
-    if not sender.retries or NEVER > echoed_after(conn, segment, now) >= sender.last_sent_at - CLOCK_GRANULARITY:
+    if sender.last_sent_at < 0:
+        pass  # by a cookie: we do not know when we answered
+    elif not sender.retries or NEVER > echoed_after(conn, segment, now) >= sender.last_sent_at - CLOCK_GRANULARITY:
         conn.trip.sample(now - sender.last_sent_at, now)
     else:
         conn.trip.initial = RTO_AFTER_SYN_LOSS  # RFC 6298 5.7: it may be that our first guess was too short
