@@ -56,14 +56,14 @@ async def over_system(role: str, host: str, port: int, octets: int) -> dict[str,
         return await transfer(await listener.accept(), octets, role)
 
 
-async def over_tunnel(config: str, role: str, host: str, port: int, octets: int) -> dict[str, object]:
-    async with wgpy.open_tunnel(wgpy.InterfaceConfig.from_ini(pathlib.Path(config).read_text())) as tunnel:
+async def over_tunnel(config: wgpy.InterfaceConfig, role: str, host: str, port: int, octets: int) -> dict[str, object]:
+    async with wgpy.open_tunnel(config) as tunnel:
         if role == "dial":
             stream = await tunnel.net.open_tcp_stream(host, port)
         else:
             [listener] = await tunnel.net.open_tcp_listeners(port, host=host)
             # The other end does not know where we are before we have said something.
-            await tunnel.net.ping(str(tunnel.device.engine.state().peers[0].allowed_ips[0]).split("/")[0], timeout=10)
+            await tunnel.net.ping(str(config.peers[0].allowed_ips[0]).partition("/")[0], timeout=10)
             print("listening", flush=True)
             async with listener:
                 stream = await listener.accept()
@@ -77,7 +77,8 @@ def main(where: str, role: str, host: str, port: str, octets: str) -> None:
     if where == "system":
         report = trio.run(over_system, role, host, int(port), int(octets))
     else:
-        report = trio.run(over_tunnel, where, role, host, int(port), int(octets))
+        config = wgpy.InterfaceConfig.from_ini(pathlib.Path(where).read_text())
+        report = trio.run(over_tunnel, config, role, host, int(port), int(octets))
     print(json.dumps(report), flush=True)
 
 

@@ -9,8 +9,12 @@ The process on the left has no capability at all and touches nothing of its syst
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -151,3 +155,77 @@ def test_streams_arrive_whole_whatever_linux_offers(wire: Wire, setting: str) ->
     wire.right.sysctl(setting)
     bench.transfer(ours=MEGABYTE, theirs=MEGABYTE)
     bench.transfer(ours=MEGABYTE, theirs=MEGABYTE, we_dial=False)
+
+
+@contextlib.contextmanager
+def echo_server(bench: Bench, host: str) -> Iterator[None]:
+    """A UDP socket of Linux that echoes on port 7."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with bench.wire.right.socket(family, socket.SOCK_DGRAM) as server:
+        server.bind((host, 7))
+
+        def echo() -> None:
+            while True:
+                payload, address = server.recvfrom(65535)
+                if payload == b"end":
+                    return
+                server.sendto(payload, address)
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        try:
+            yield
+        finally:
+            with bench.wire.right.socket(family, socket.SOCK_DGRAM) as closer:
+                closer.sendto(b"end", (host, 7))
+            thread.join()
+
+
+def knock(client: socket.socket, host: str) -> None:
+    """Ask at a closed port."""
+    client.settimeout(10)
+    client.connect((host, 9))
+    client.send(b"anybody?")
+    client.recv(1)
+
+
+@pytest.mark.parametrize("other", PEERS)
+def test_echo_datagrams_and_errors_both_ways(wire: Wire, other: str) -> None:
+    bench = set_up(wire, other)
+    links = wire.left.run("ip", "-o", "link")
+    sizes = [0, 56, 1372, 1373, 20_000, 65_000]
+    with echo_server(bench, RIGHT.inner4), echo_server(bench, RIGHT.inner6):
+        command = (sys.executable, "-m", "tests.e2e.host", bench.config, RIGHT.inner4, RIGHT.inner6)
+        host = wire.left.spawn(*WITHOUT_PRIVILEGE, *command, env=ENVIRONMENT)
+        eventually("the userspace host has tried everything", lambda: host.output.endswith("}\n"))
+        report = json.loads(host.output.splitlines()[-1])
+    for peer in (RIGHT.inner4, RIGHT.inner6):
+        assert report[f"ping {peer}"] == report[f"udp {peer}"] == sizes
+        assert report[f"closed udp {peer}"] == report[f"closed tcp {peer}"] == "ConnectionRefusedError"
+    # And the other way round.
+    for here, family in ((LEFT.inner4, socket.AF_INET), (LEFT.inner6, socket.AF_INET6)):
+        for size in (56, 1372, 20_000):
+            assert bench.linux.ping(here, size=size)
+        with wire.right.socket(family, socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.connect((here, 7))
+            for size in sizes:
+                client.send(bytes(size))
+                assert len(client.recv(65535)) == size
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with wire.right.socket(family, kind) as client, pytest.raises(ConnectionRefusedError):
+                knock(client, here)
+    # All of it without a capability, without an interface, and without a raw socket.
+    assert int(report["capabilities"], 16) == 0
+    assert wire.left.run("ip", "-o", "link") == links
+    for table in ("raw", "raw6", "packet"):
+        assert len(wire.left.run("cat", f"/proc/net/{table}").splitlines()) <= 1
+
+
+def test_a_flood_of_pings_is_answered(wire: Wire) -> None:
+    bench = set_up(wire)
+    with echo_server(bench, RIGHT.inner4):
+        host = wire.left.spawn(sys.executable, "-m", "tests.e2e.host", bench.config, RIGHT.inner4, env=ENVIRONMENT)
+        eventually("the userspace host is up", lambda: host.output.endswith("}\n"))
+    out = bench.linux.run("ping", "-n", "-f", "-c", "2000", LEFT.inner4)
+    assert " 2000 received" in out
