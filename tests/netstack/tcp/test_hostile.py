@@ -207,7 +207,8 @@ def test_blind_guesses_reach_nothing(flags):
         assert connection.error is None
     assert connection.info().receive_buffered == 0
     assert not connection.receiver.pieces
-    assert len(script.sent) <= 2
+    # What falls close below the window looks like an old duplicate, which must be answered.
+    assert len(script.sent) <= 2 + PACKETS // 20_000
 
 
 def test_initial_numbers_and_ports_follow_no_pattern():
