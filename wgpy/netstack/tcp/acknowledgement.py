@@ -130,6 +130,7 @@ def _count_dsack(conn: TcpConnection) -> None:
         sender.undo_retransmissions -= 1
         if sender.undo_retransmissions == 0 and not sender.board.lost:
             _undo(conn)
+            sender.undo_retransmissions = -1
 
 
 # --- round trips -----------------------------------------------------------------------------------------------------
@@ -217,13 +218,17 @@ def _control_window(
     if has_ended:
         if sender.recovery is Recovery.FAST:
             cubic.recovered()
+            if sender.undo_retransmissions == 0:
+                _undo(conn)  # nothing had to be sent again: packets only overtook each other
         sender.rack.note_recovery_end()
         sender.recovery = Recovery.OPEN
         sender.prr = None
         sender.reno_sacked = sender.duplicates = 0
     if sender.recovery is Recovery.OPEN and (newly_lost or (has_ece and sender.una > sender.recovery_point)):
         enter_recovery(conn, delivered)
-        conn.cwr_due = has_ece
+        if has_ece:
+            conn.cwr_due = True
+            sender.undo_retransmissions = -1  # a mark is never a mistake
     if sender.recovery is Recovery.FAST and sender.prr is not None:
         if delivered or newly_lost:
             is_safe = sender.una > before and not newly_lost
@@ -261,7 +266,6 @@ def _consider_undo(conn: TcpConnection, echoed: float) -> None:
     sender = conn.sender
     first, sender.retransmitted_at = sender.retransmitted_at, NEVER
     if sender.recovery is not Recovery.OPEN and echoed < first - CLOCK_GRANULARITY:
-        conn.spurious += 1
         _undo(conn)
 
 
@@ -271,7 +275,6 @@ def _undo(conn: TcpConnection) -> None:
     sender.board.forget_losses()
     sender.recovery = Recovery.OPEN
     sender.prr = None
-    sender.undo_retransmissions = -1
     sender.rack.is_reordering_seen = True
 
 
