@@ -61,6 +61,7 @@ class NetDevice:
         self._writers: dict[Socket, trio.lowlevel.Task] = {}
         self._fetcher: trio.lowlevel.Task | None = None
         self._has_output = False
+        self._woke_somebody = False
         self._timer = trio.CancelScope()
         self._drained: trio.Event | None = None
         self._is_closed = False
@@ -86,6 +87,10 @@ class NetDevice:
                 raise TunnelClosed(f"{self.name} was closed")
             self._fetcher = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._stop_fetching)
+        if self._woke_somebody:
+            # Let them answer first: an acknowledgement then travels with the answer, and not in a packet of its own.
+            self._woke_somebody = False
+            await trio.lowlevel.checkpoint()
 
     def _stop_fetching(self, _: object) -> trio.lowlevel.Abort:
         self._fetcher = None
@@ -97,9 +102,8 @@ class NetDevice:
             raise TunnelClosed(f"{self.name} was closed")
         now = world.now()
         slabs = self.stack.emit(now, _BUDGET)
-        if not slabs:
-            # There may be more that has to wait, for its time or for a session: `changed` is called then.
-            self._has_output = False
+        # What is left when the budget was not used up waits for its time or for a session; `changed` is called then.
+        self._has_output = sum(slab.count for slab in slabs) >= _BUDGET
         for watch in self.watchers:
             watch(slabs)
         self._wake(self.stack.take_ready())
@@ -194,6 +198,7 @@ class NetDevice:
         for socket in ready:
             if socket in readers and socket.is_readable:
                 trio.lowlevel.reschedule(readers.pop(socket))
+                self._woke_somebody = True
             if socket in writers and socket.is_writable:
                 trio.lowlevel.reschedule(writers.pop(socket))
 
