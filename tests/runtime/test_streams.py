@@ -15,6 +15,7 @@ from scapy.layers.dns import DNS, DNSRR
 
 from tests.runtime.links import Host, Weather, guest_of, joined_nets, joined_tunnels
 from tests.runtime.test_net import name_server, zone
+from wgpy.netstack.tcp.host import Fallback
 from wgpy.runtime.listeners import NetListener
 from wgpy.runtime.streams import NetStream
 from wgpy.runtime.tunnel import Tunnel, open_tunnel
@@ -233,6 +234,25 @@ async def test_closing_a_listener_resets_who_was_not_accepted(autojump_clock: tr
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         await listener.aclose()
+
+
+async def test_a_fallback_accepts_for_any_address(autojump_clock: trio.testing.MockClock) -> None:
+    asked = []
+
+    def decide(local: tuple[str, int], remote: tuple[str, int]) -> Fallback:
+        asked.append((local, remote[0]))
+        return Fallback.REFUSE if local[1] == 25 else Fallback.ACCEPT
+
+    async with joined_nets() as (a, b), await one_listener(b, 80), b.net.set_fallback_tcp_handler(decide) as anybody:
+        async with await a.net.open_tcp_stream("203.0.113.9", 443) as stream:
+            other = await anybody.accept()
+            assert other.local_address == ("203.0.113.9", 443)
+            await other.send_all(b"in place of somebody")
+            assert await stream.receive_some() == b"in place of somebody"
+        with pytest.raises(ConnectionRefusedError):
+            await a.net.open_tcp_stream("203.0.113.9", 25)
+        await (await a.net.open_tcp_stream("10.0.0.2", 80)).aclose()
+    assert asked == [(("203.0.113.9", 443), "10.0.0.1"), (("203.0.113.9", 25), "10.0.0.1")]
 
 
 # --- the ends of a connection ----------------------------------------------------------------------------------------

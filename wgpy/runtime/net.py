@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from wgpy.netstack.icmp import Icmp
     from wgpy.netstack.statistics import StackStatistics
+    from wgpy.netstack.tcp.host import Fallback
     from wgpy.netstack.udp import Address
     from wgpy.runtime.netdevice import NetDevice
 
@@ -182,6 +183,25 @@ class Net:
 
         listeners = await self.open_tcp_listeners(port, host=host, backlog=backlog)
         await trio.serve_listeners(handle, listeners, handler_nursery=handler_nursery, task_status=task_status)
+
+    def set_fallback_tcp_handler(
+        self, handler: Callable[[Address, Address], Fallback], *, backlog: int | None = None
+    ) -> NetListener:
+        """Accept connections for which nobody listens, whatever address they are for.
+
+        Only sources that AllowedIPs permits are ever asked about.
+
+        Args:
+            handler: called with the address and port that was dialled, and with those of who dials, before the SYN is
+                answered: `Fallback.ACCEPT`, `REFUSE` or `IGNORE`.
+            backlog: connections that may wait to be accepted.
+
+        Returns:
+            The listener that accepts them; closing it ends this.
+        """
+        self._device.check_open()
+        more = BACKLOG if backlog is None else backlog
+        return NetListener(self._device, self._device.stack.set_fallback_tcp_handler(handler, backlog=more))
 
     # --- UDP and ping ------------------------------------------------------------------------------------------------
 
