@@ -21,6 +21,8 @@ OF_THEIR_OWN = {
     "tools": "what the e2e tests run beside",
     "vectors": "numbers that others computed",
 }
+# Tests of the stack by what is done to it, beside those by module.
+OF_SUITES = ("test_gate", "test_programs")
 CORE = [
     "wgpy.errors", "wgpy.constants", "wgpy.crypto.aead", "wgpy.crypto.xchacha", "wgpy.wire.messages", "wgpy.wire.ip",
     "wgpy.keys", "wgpy.config", "wgpy.uapi", "wgpy.noise.handshake", "wgpy.dataplane.merge", "wgpy.dataplane.split",
@@ -77,7 +79,7 @@ def test_every_folder_of_tests_mirrors_a_package_or_says_what_it_is() -> None:
 
 def test_every_test_file_of_a_mirror_belongs_to_a_module() -> None:
     """Or to what a package is as a whole."""
-    whole = {"test_batches"}
+    whole = {"test_batches", "test_icmp_messages", "test_ip_headers", *OF_SUITES}
     for package in folders(ROOT / "tests") - set(OF_THEIR_OWN):
         modules = {path.stem for path in (ROOT / "wgpy" / package).glob("*.py")}
         tests = {path.stem for path in (ROOT / "tests" / package).glob("test_*.py")}

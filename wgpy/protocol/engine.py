@@ -229,6 +229,40 @@ class Engine:
             self._icmp_credit -= 1
             self._shared.inbox.append(Slab.of_packet(answer, self._shared.mtu))
 
+    def refusal(self, destination: bytes) -> DropReason | None:
+        """Why a packet for an address would be refused whatever the session; None when it would not.
+
+        Args:
+            destination: 4 or 16 octets.
+        """
+        if not self._shared.is_up or self._shared.private_key is None:
+            return DropReason.INTERFACE_DOWN
+        peer = self._allowed_ips.lookup(destination)
+        if peer is None:
+            return DropReason.NO_PEER_FOR_DESTINATION
+        return DropReason.NO_ENDPOINT if peer.endpoint is None else None
+
+    def may_send(self, destination: bytes, now: float) -> bool:
+        """Whether a packet for an address would leave at once; if not, a handshake is under way now.
+
+        This is back-pressure: a sender that can wait keeps its packets until `HandshakeCompleted`, instead of having
+        the oldest of them dropped. A packet that would be refused need not wait.
+
+        Args:
+            destination: 4 or 16 octets.
+            now: engine time.
+        """
+        if self.refusal(destination) is not None:
+            return True
+        self._advance(now)
+        peer = self._allowed_ips.lookup(destination)
+        assert peer is not None, "a destination without a peer is refused"
+        if peer.may_send(now):
+            return True
+        peer.initiate(now)
+        self._schedule(peer)
+        return False
+
     # --- datagrams in ------------------------------------------------------------------------------------------------
 
     def receive_batches(self, batches: Sequence[DatagramBatch], now: float) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from wgpy.config import PeerConfig
+    from wgpy.dataplane.slab import Slab
     from wgpy.keys import PublicKey
     from wgpy.protocol.datagrams import DatagramBatch
     from wgpy.protocol.engine import Engine
@@ -59,6 +60,7 @@ class Device:
         udp: the sockets.
         look_at_link: sees whether the interface is up; asked when something arrives for one that seems to be down,
             because what arrives may be quicker than the news that it came up. None where nothing can be seen.
+        last_packets: asked at the end for packets that say goodbye; None where nobody is to be told.
 
     Example:
         >>> async def main():
@@ -92,6 +94,7 @@ class Device:
         self.udp = udp
         engine.listen_port = udp.port
         self.look_at_link: Callable[[], Awaitable[None]] | None = None
+        self.last_packets: Callable[[], Sequence[Slab]] | None = None
         self._loop: Loop = loop or TrioLoop()
         self._mesh = mesh
         self._clock = world.boot_time
@@ -127,6 +130,8 @@ class Device:
             raise TunnelClosed(str(closed.exceptions[0])) from None
         finally:
             self._nursery = None
+            if self.last_packets is not None:
+                self._send_nowait(self.last_packets())
             # Keys and staged packets go before the sockets do.
             self.engine.set_private_key(None, self._clock())
             self.engine.set_up(False, self._clock())
@@ -215,10 +220,10 @@ class Device:
         packets = self.packets
         while True:
             slabs = packets.read_batch()
-            if not slabs:
-                return True
-            self.engine.send_slabs(slabs, self._now())
-            if not self._flush() or not packets.has_more:
+            if slabs:
+                self.engine.send_slabs(slabs, self._now())
+            # Even asking for packets may have started a handshake (`Engine.may_send`).
+            if not self._flush() or not slabs or not packets.has_more:
                 return self._full is None
 
     def _take_forwards(self, mesh: Mesh) -> bool:
@@ -261,6 +266,12 @@ class Device:
             self._wakes_at = deadline
             self._loop.in_trio(self._timer.cancel)
         return self._full is None
+
+    def _send_nowait(self, slabs: Sequence[Slab]) -> None:
+        """Seal and send what can be sent without waiting; the rest is lost."""
+        self.engine.send_slabs(slabs, self._now())
+        self.udp.send(self.engine.datagrams_to_send())
+        self._note_failures()
 
     def _note_failures(self) -> None:
         udp, engine = self.udp, self.engine
