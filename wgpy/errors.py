@@ -167,6 +167,35 @@ class DropReason(enum.Enum):
     # TUN device.
     BAD_OFFLOAD_HEADER = "a packet from the TUN device with an impossible offload header"
     TUN_WRITE_FAILED = "the TUN device refused the packet"
+    # Userspace stack: any protocol.
+    IP_HEADER = "the IP header is wrong: checksum, length or options"
+    EXTENSION_HEADER = "an IPv6 extension header or option that must not be passed over"
+    MARTIAN_SOURCE = "a source address that no host can have"
+    FOREIGN_DESTINATION = "the destination is no address of ours"
+    UNKNOWN_PROTOCOL = "no such transport protocol here"
+    TRANSPORT_HEADER = "the transport header is cut short or its lengths lie"
+    TRANSPORT_CHECKSUM = "the transport checksum is wrong"
+    # Userspace stack: TCP.
+    TCP_OPTIONS = "a TCP option with an impossible length"
+    TCP_NO_CONNECTION = "a TCP segment for no connection and no listener"
+    TCP_UNACCEPTABLE = "a TCP segment outside of the window, or one that the state does not take"
+    TCP_OLD_TIMESTAMP = "an old duplicate by its timestamp (PAWS)"
+    TCP_BLIND = "a TCP RST, SYN or acknowledgement that only a blind attacker or a stranger would send"
+    TCP_SYN_QUEUE_FULL = "too many half-open connections: the oldest was dropped"
+    TCP_ACCEPT_QUEUE_FULL = "the application does not accept fast enough"
+    TCP_MEMORY_FULL = "no room for data out of order or beyond the buffer"
+    CONTROL_QUEUE_FULL = "too many packets of the stack's own wait to be sent"
+    # Userspace stack: fragments, ICMP and datagrams.
+    FRAGMENT_MALFORMED = "a fragment with an impossible offset or length"
+    FRAGMENT_OVERLAP = "fragments overlap: the whole packet was dropped"
+    FRAGMENT_LIMIT = "too many fragments wait for the rest of their packet: the oldest were dropped"
+    FRAGMENT_TIMEOUT = "the rest of the packet did not arrive in time"
+    ICMP_UNRELATED = "an ICMP message that belongs to nothing we sent"
+    ICMP_RATE_LIMITED = "an ICMP answer was held back: too many of them"
+    NO_SOCKET = "no socket for the datagram"
+    RECEIVE_QUEUE_FULL = "the socket's receive queue is full: the newest datagram was dropped"
+    DNS_MALFORMED = "a DNS message that is no whole response to one question"
+    DNS_FORGED = "a DNS response that answers no question of ours"
 
 
 class BadPacket(Exception):

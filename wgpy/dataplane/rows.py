@@ -14,7 +14,7 @@ from wgpy.wire import checksum
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wgpy.dataplane.slab import Arena, Slab
+    from wgpy.dataplane.slab import Arena, Buffer, Slab
     from wgpy.wire.virtio import Offload
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "read_counters",
     "write_counters",
     "write_index",
+    "write_payloads",
     "write_segments",
 ]
 
@@ -143,6 +144,23 @@ def clear_padding(slab: Slab, length: int) -> None:
     view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
     for _ in range(slab.count - 1):
         view[at + length : at + slab.length] = zeros
+        at += slab.stride
+
+
+def write_payloads(slab: Slab, header_length: int, payload: int, octets: Buffer) -> None:
+    """Deal octets out to the rows, each behind the place of its headers.
+
+    Args:
+        slab: on its way out.
+        header_length: octets of headers in each row.
+        payload: octets for each row but the last, which gets the rest.
+        octets: at least one for each row.
+    """
+    source = memoryview(octets)
+    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE + header_length
+    for first in range(0, len(source), payload):
+        piece = source[first : first + payload]
+        view[at : at + len(piece)] = piece
         at += slab.stride
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wgpy.dataplane.slab import Arena, Slab
+    from wgpy.dataplane.slab import Arena, Buffer, Slab
     from wgpy.wire.virtio import Offload
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "read_counters",
     "write_counters",
     "write_index",
+    "write_payloads",
     "write_segments",
 ]
 
@@ -156,6 +157,19 @@ def clear_padding(slab: Slab, length: int) -> None:
     shape = (slab.count - 1, slab.length - length)
     at = slab.start + TRANSPORT_HEADER_SIZE + length
     np.ndarray(shape, _U1, slab.arena.view, at, (slab.stride, 1))[...] = 0
+
+
+def write_payloads(slab: Slab, header_length: int, payload: int, octets: Buffer) -> None:
+    """As `rows.write_payloads`."""
+    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE + header_length
+    full = len(octets) // payload
+    if full:
+        source = np.ndarray((full, payload), _U1, octets)
+        np.ndarray((full, payload), _U1, view, at, (slab.stride, 1))[...] = source
+    rest = len(octets) - full * payload
+    if rest:
+        at += full * slab.stride
+        view[at : at + rest] = memoryview(octets)[full * payload :]
 
 
 def write_segments(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wgpy.dataplane.slab import Arena, Slab
+    from wgpy.dataplane.slab import Arena, Buffer, Slab
     from wgpy.wire.virtio import Offload
 
 __all__ = ["Rows", "rows"]
@@ -36,6 +36,9 @@ class Rows(Protocol):
 
     def clear_padding(self, slab: Slab, length: int) -> None:
         """See `rows.clear_padding`."""
+
+    def write_payloads(self, slab: Slab, header_length: int, payload: int, octets: Buffer) -> None:
+        """See `rows.write_payloads`."""
 
     def write_segments(
         self,

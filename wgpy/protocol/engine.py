@@ -215,6 +215,31 @@ class Engine:
             self._icmp_credit -= 1
             self._shared.inbox.append(Slab.of_packet(answer, self._shared.mtu))
 
+    def refusal(self, destination: bytes) -> DropReason | None:
+        """Why a packet for an address would be refused whatever the session; None when it would not.
+
+        Args:
+            destination: 4 or 16 octets.
+        """
+        if not self._shared.is_up or self._shared.private_key is None:
+            return DropReason.INTERFACE_DOWN
+        peer = self._allowed_ips.lookup(destination)
+        if peer is None:
+            return DropReason.NO_PEER_FOR_DESTINATION
+        return DropReason.NO_ENDPOINT if peer.endpoint is None else None
+
+    def may_send(self, destination: bytes) -> bool:
+        """Whether packets for an address need not wait behind others that wait for a session.
+
+        False is back-pressure: the first packets ask for a handshake and wait, what follows should stay where it is
+        until they have left. A packet that would be refused need not wait for anybody.
+
+        Args:
+            destination: 4 or 16 octets.
+        """
+        peer = self._allowed_ips.lookup(destination)
+        return peer is None or not peer.staged.count
+
     # --- datagrams in ------------------------------------------------------------------------------------------------
 
     def receive_batches(self, batches: Iterable[DatagramBatch], now: float) -> None:

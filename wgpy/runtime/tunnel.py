@@ -1,36 +1,150 @@
-"""What most people call: an interface from a configuration, as an asynchronous context.
+"""What most people call: a tunnel from a configuration, as an asynchronous context.
 
-    async with open_interface("wg0", config) as device: ...
+    async with open_tunnel(config) as tunnel: ...            packets end in this process: tunnel.net, no privilege
+    async with open_interface("wg0", config) as device: ...  packets end in a TUN interface of the system
 
-opens the TUN interface and the sockets, sets addresses and routes, and closes all of it at the end, however it ends.
+The one opens the sockets and a TCP/IP stack, the other the sockets and the TUN interface with addresses and routes; all
+of it is closed at the end, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from wgpy.config import Endpoint, InterfaceConfig
-from wgpy.constants import DEFAULT_MTU
+from wgpy.constants import DEFAULT_MTU, TRANSPORT_OVERHEAD
 from wgpy.errors import ConfigError
+from wgpy.netstack.constants import LINGER, MINIMUM_MTU_IPV6
+from wgpy.netstack.icmp import Icmp
+from wgpy.netstack.stack import Stack
 from wgpy.protocol.engine import Engine
 from wgpy.runtime import world
 from wgpy.runtime.addressing import address_link, with_mark
 from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
-from wgpy.runtime.udp import UdpSockets
+from wgpy.runtime.net import Net
+from wgpy.runtime.netdevice import NetDevice
+from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from wgpy.protocol.events import Event
     from wgpy.tun.base import PacketDevice
 
-__all__ = ["open_device", "open_interface", "resolve_endpoints", "resolve_endpoints_now"]
+__all__ = [
+    "Tunnel",
+    "open_device",
+    "open_interface",
+    "open_tunnel",
+    "resolve_endpoints",
+    "resolve_endpoints_now",
+]
+
+_log = logging.getLogger("wgpy.device")
+
+# IP and UDP headers around every datagram of the tunnel.
+_OUTER_HEADERS: Final = {4: 28, 6: 48}
+
+
+class Tunnel:
+    """A tunnel that ends in this process; what `open_tunnel` gives.
+
+    Attributes:
+        net: dial, listen, ping and resolve through the tunnel.
+        device: the WireGuard side: peers, events, statistics.
+
+    Example:
+        >>> async def main():
+        ...     key = wgpy.PrivateKey.generate()
+        ...     async with wgpy.open_tunnel(wgpy.InterfaceConfig(key, addresses=["10.0.0.1/24"])) as tunnel:
+        ...         [listener] = await tunnel.net.open_tcp_listeners(80)
+        ...         return listener.address
+        >>> trio.run(main)
+        (None, 80)
+    """
+
+    def __init__(self, device: Device, net: Net) -> None:
+        """Use `open_tunnel`."""
+        self.device = device
+        self.net = net
+
+    def events(self) -> trio.MemoryReceiveChannel[Event]:
+        """See `Device.events`."""
+        return self.device.events()
+
+
+@contextlib.asynccontextmanager
+async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] | None = None) -> AsyncIterator[Tunnel]:
+    r"""Hold a tunnel whose packets end in this process: no TUN interface, no privilege, no change to the system.
+
+    Streams that were closed still deliver what was sent on them when the context is left, for a few seconds; what is
+    open then is reset, and whoever waits on it gets ClosedResourceError.
+
+    Args:
+        config: needs addresses; endpoints may be names. `DNS =` are the name servers asked through the tunnel.
+        keylog: called with one line per handshake secret.
+
+    Raises:
+        ConfigError: there is no address, or an endpoint's name has none.
+        DeviceError: the port is taken or the mark not allowed.
+
+    Example:
+        >>> async def main():
+        ...     config = wgpy.InterfaceConfig.from_ini(pathlib.Path("office.conf").read_text())
+        ...     async with wgpy.open_tunnel(config) as tunnel:
+        ...         async with await tunnel.net.open_tcp_stream("wiki.office.example", 80) as stream:
+        ...             await stream.send_all(b"GET / HTTP/1.0\r\nHost: wiki.office.example\r\n\r\n")
+        ...             async for chunk in stream:
+        ...                 print(chunk.decode("latin-1"), end="")
+        >>> trio.run(main)  # doctest: +SKIP
+    """
+    if not config.addresses:
+        raise ConfigError("a tunnel that ends in this process needs an address", field="Address")
+    config = await resolve_endpoints(config)
+    mtu = config.mtu or _choose_mtu(config)
+    addresses = [str(address.ip) for address in config.addresses]
+    if mtu < MINIMUM_MTU_IPV6 and any(":" in address for address in addresses):
+        _log.warning("no IPv6 inside the tunnel: its MTU of %d is below %d", mtu, MINIMUM_MTU_IPV6)
+        addresses = [address for address in addresses if ":" not in address]
+    stack = Stack(addresses=addresses, mtu=mtu, random=world.random)
+    icmp = Icmp(stack, random=world.random)
+    packets = NetDevice("netstack", stack)
+    async with open_device(config, packets, keylog=keylog) as device:
+        packets.may_send = device.engine.may_send
+        net = Net(packets, icmp, addresses=addresses, servers=config.dns, refusal=device.engine.refusal)
+        with _unwrapped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(packets.run_timer)
+                nursery.start_soon(_follow_events, device, packets)
+                yield Tunnel(device, net)
+                with trio.move_on_after(LINGER):
+                    await packets.until_drained()
+                nursery.cancel_scope.cancel()
+
+
+async def _follow_events(device: Device, packets: NetDevice) -> None:
+    """A session that came or went changes what the tunnel will carry."""
+    async for _ in device.events():
+        packets.changed()
+
+
+def _choose_mtu(config: InterfaceConfig) -> int:
+    """What fits into one packet on the way to every peer; at most the usual."""
+    mtu = DEFAULT_MTU
+    for peer in config.peers:
+        if peer.endpoint is not None:
+            outer = path_mtu(peer.endpoint)
+            if outer is not None:
+                mtu = min(mtu, outer - _OUTER_HEADERS[peer.endpoint.version] - TRANSPORT_OVERHEAD)
+    return mtu
 
 
 @contextlib.asynccontextmanager

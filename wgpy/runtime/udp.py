@@ -25,12 +25,13 @@ from wgpy.protocol.datagrams import DatagramBatch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Failure", "Local", "UdpSocket", "UdpSockets"]
+__all__ = ["Failure", "Local", "UdpSocket", "UdpSockets", "path_mtu"]
 
 _UDP_SEGMENT, _UDP_GRO = 103, 104
 _IP_PKTINFO, _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER = 8, 1, 13, 10
 _IPV6_MTU_DISCOVER = 23
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_IP_MTU, _IPV6_MTU = 14, 24
 _PMTUDISC_DONT: Final = 0
 _BUFFER_SIZE: Final = 7 * 2**20
 _PORT_RETRIES: Final = 100
@@ -499,3 +500,16 @@ def _damages_groups(release: str) -> bool:
         return False
     version = tuple(int(part or 0) for part in match.groups())
     return (7, 0, 0) <= version <= (7, 1, 4)
+
+
+def path_mtu(remote: Endpoint) -> int | None:
+    """Greatest IP packet towards an address, as the kernel knows it without having tried; None if there is no way."""
+    family = socket.AF_INET if remote.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((remote.host, remote.port))
+            if remote.version == 4:
+                return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+            return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""TCP: one mechanism per file, over one connection record (`connection`)."""

@@ -1,0 +1,61 @@
+"""Accepting TCP connections from the tunnel, as a trio listener."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from wgpy.runtime import world
+from wgpy.runtime.streams import NetStream
+
+if TYPE_CHECKING:
+    from wgpy.netstack.tcp.listener import TcpListener
+    from wgpy.runtime.netdevice import NetDevice
+
+__all__ = ["NetListener"]
+
+
+class NetListener(trio.abc.Listener[NetStream]):
+    """A TCP port of the tunnel's addresses; works with `trio.serve_listeners`.
+
+    Attributes:
+        address: host, None for all of our addresses, and port.
+    """
+
+    def __init__(self, device: NetDevice, listener: TcpListener) -> None:
+        """Use `Net.open_tcp_listeners`."""
+        self._device = device
+        self._listener = listener
+        self._is_closed = False
+        self.address = listener.host, listener.port
+
+    async def accept(self) -> NetStream:
+        """The next connection.
+
+        Raises:
+            ClosedResourceError: `aclose`, or the end of the tunnel.
+            BusyResourceError: another task accepts.
+        """
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_open()
+            connection = self._listener.accept()
+            if connection is not None:
+                return NetStream(self._device, connection)
+            await self._device.until_readable(self._listener)
+
+    async def aclose(self) -> None:
+        """Listen no more; connections that nobody accepted are reset."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._listener.close(world.now())
+            self._device.wake(self._listener)
+            self._device.changed()
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError("this listener was closed")
+        self._device.check_open()

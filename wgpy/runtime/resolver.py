@@ -1,0 +1,138 @@
+"""Names to addresses, by the name servers inside the tunnel and nobody else.
+
+`netstack/dns` decides what to ask whom and what to believe; here each ask gets a socket of its own. The resolver of the
+host is never used: that would tell the network outside which names are looked up inside.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from wgpy.netstack.constants import DNS_PORT
+from wgpy.netstack.dns import Ask, Outcome, Query
+from wgpy.runtime import world
+from wgpy.wire import ip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wgpy.runtime.net import Net
+
+__all__ = ["Resolver"]
+
+# RFC 8305 section 3: how long the second family may keep us waiting when the first has answered.
+_RESOLUTION_DELAY: Final = 0.05
+
+
+class Resolver:
+    """Looks names up over the sockets of a tunnel.
+
+    Attributes:
+        servers: addresses of name servers.
+    """
+
+    def __init__(self, net: Net, servers: Sequence[str]) -> None:
+        """Ask these servers, through this tunnel."""
+        self._net = net
+        self.servers = tuple(servers)
+
+    async def addresses(self, host: str, versions: Sequence[int], *, is_hasty: bool = False) -> list[str]:
+        """The addresses of a host, of the first version first.
+
+        Args:
+            host: a name, or an address, which is returned.
+            versions: 4, 6, or both, in order of preference.
+            is_hasty: do not wait long for the rest when there is something.
+
+        Raises:
+            gaierror: EAI_NONAME, EAI_FAIL, EAI_AGAIN.
+        """
+        try:
+            octets = ip.from_text(host)
+        except ValueError:
+            pass
+        else:
+            await trio.lowlevel.checkpoint()
+            if (4 if len(octets) == 4 else 6) not in versions:
+                raise socket.gaierror(socket.EAI_NONAME, f"{host}: no address of the family that was asked for")
+            return [ip.to_text(octets)]
+        if not self.servers:
+            raise socket.gaierror(
+                socket.EAI_AGAIN,
+                f"cannot resolve {host!r}: names are resolved inside the tunnel, and the configuration has no `DNS =`",
+            )
+        try:
+            queries = [Query(host, version, self.servers, random=world.random) for version in versions]
+        except ValueError as problem:
+            raise socket.gaierror(socket.EAI_NONAME, str(problem)) from None
+        async with trio.open_nursery() as nursery:
+            for query in queries:
+                nursery.start_soon(self._run, query, nursery.cancel_scope, is_hasty)
+        found = [address for query in queries for address in query.addresses]
+        if not found:
+            raise _error(host, queries)
+        return found
+
+    async def _run(self, query: Query, all_queries: trio.CancelScope, is_hasty: bool) -> None:
+        news = trio.Event()
+
+        def tell() -> None:
+            news.set()
+
+        query.start(world.now())
+        async with trio.open_nursery() as nursery:
+            while query.outcome is None:
+                news = trio.Event()
+                for ask in query.asks():
+                    nursery.start_soon(self._ask, query, ask, tell)
+                left = (query.next_deadline() or 0) - world.now()
+                with trio.move_on_after(max(0, left)):
+                    await news.wait()
+                query.handle_timer(world.now())
+            nursery.cancel_scope.cancel()
+        if is_hasty and query.addresses:
+            all_queries.deadline = min(all_queries.deadline, trio.current_time() + _RESOLUTION_DELAY)
+
+    async def _ask(self, query: Query, ask: Ask, tell: Callable[[], None]) -> None:
+        try:
+            if ask.over_tcp:
+                await self._ask_stream(query, ask)
+            else:
+                await self._ask_datagram(query, ask, tell)
+        except (OSError, trio.BrokenResourceError):
+            pass
+        query.failed(ask, world.now())
+        tell()
+
+    async def _ask_datagram(self, query: Query, ask: Ask, tell: Callable[[], None]) -> None:
+        async with await self._net.open_udp(remote=(ask.server, DNS_PORT)) as udp:
+            await udp.send(ask.message)
+            async for answer, _ in udp:
+                query.receive_untrusted(ask, answer, world.now())
+                tell()
+
+    async def _ask_stream(self, query: Query, ask: Ask) -> None:
+        # RFC 7766 section 8: two octets of length before each message.
+        async with await self._net.open_tcp_stream(ask.server, DNS_PORT) as stream:
+            await stream.send_all(len(ask.message).to_bytes(2) + ask.message)
+            received = bytearray()
+            while len(received) < 2 or len(received) < 2 + int.from_bytes(received[:2]):
+                more = await stream.receive_some()
+                if not more:
+                    return
+                received += more
+        query.receive_untrusted(ask, bytes(received[2 : 2 + int.from_bytes(received[:2])]), world.now())
+
+
+def _error(host: str, queries: Sequence[Query]) -> socket.gaierror:
+    outcomes = {query.outcome for query in queries}
+    if outcomes & {Outcome.NO_NAME, Outcome.NO_DATA}:
+        return socket.gaierror(
+            socket.EAI_NONAME, f"{host}: no such name, or no address of a family that the tunnel has"
+        )
+    if Outcome.SERVER_FAILURE in outcomes:
+        return socket.gaierror(socket.EAI_FAIL, f"{host}: every name server refused or failed")
+    return socket.gaierror(socket.EAI_AGAIN, f"{host}: no name server answered")
