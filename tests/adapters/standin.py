@@ -66,16 +66,16 @@ class LoopbackNet:
         except OSError as problem:
             raise as_os_error(problem) from None
 
-    async def open_tcp_listeners(self, port: int, host: str | None = None) -> list[trio.SocketListener]:
+    async def open_tcp_listeners(self, port: int, *, host: str | None = None) -> list[trio.SocketListener]:
         return await trio.open_tcp_listeners(port, host=host or "127.0.0.1")
 
     async def open_udp(
-        self, local: tuple[str, int] | None = None, remote: tuple[str, int] | None = None
+        self, *, local: tuple[str, int] | None = None, remote: tuple[str, int] | None = None
     ) -> LoopbackDatagrams:
         await trio.lowlevel.checkpoint()
         return LoopbackDatagrams(remote and (resolve(self.names, remote[0]), remote[1]))
 
-    async def ping(self, host: str, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109 - as in the API
+    async def ping(self, host: str, *, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109 - as in the API
         await trio.lowlevel.checkpoint()
         if resolve(self.names, host) != "127.0.0.1":
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

@@ -261,7 +261,7 @@ async def observed() -> AsyncIterator[tuple[Observer, wgpy.Device, trio.Event]]:
         answers = trio.Event()
 
         class Net(LoopbackNet):
-            async def ping(self, host: str, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109
+            async def ping(self, host: str, *, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109
                 assert host == "10.0.0.2"
                 await answers.wait()
                 await packets.send([echo])

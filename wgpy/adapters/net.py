@@ -95,15 +95,15 @@ class Net(Protocol):
         """Connect to a host, by address or name; gives a `Stream`."""
         ...
 
-    async def open_tcp_listeners(self, port: int, host: str | None = None) -> Sequence[Any]:
+    async def open_tcp_listeners(self, port: int, *, host: str | None = None) -> Sequence[Any]:
         """Listen on our addresses in the tunnel; gives `Listener`s."""
         ...
 
-    async def open_udp(self, local: Address | None = None, remote: Address | None = None) -> Any:
+    async def open_udp(self, *, local: Address | None = None, remote: Address | None = None) -> Any:
         """Open a UDP socket, connected if there is a remote address; gives `Datagrams`."""
         ...
 
-    async def ping(self, host: str, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109 - as in the API
+    async def ping(self, host: str, *, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109 - as in the API
         """Seconds until an echo reply came."""
         ...
 

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from wgpy import __version__
-from wgpy.cli import capture, check, exec, interfaces, keylog, keys, show
+from wgpy.cli import capture, check, exec, interfaces, keylog, keys, proxy, show
 from wgpy.cli.parser import Parser
 from wgpy.errors import WgpyError
 
@@ -59,7 +59,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="wgpy", description="WireGuard in Python, for people.", examples=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"wgpy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (keys, interfaces, show, check, capture, keylog, exec):
+    for module in (keys, interfaces, show, check, capture, keylog, exec, proxy):
         module.add_to(commands)
     return parser
 

@@ -121,7 +121,7 @@ async def _open(
         handler = functools.partial(forward_into_tunnel, target=forward.target, net=net, gate=gate)
         await serve("local", _bind(forward), forward.port, handler, f" -> {_shown(forward.target)}")
     for forward in doors.remote:
-        inside = await net.open_tcp_listeners(forward.port, None if forward.bind == "*" else forward.bind)
+        inside = await net.open_tcp_listeners(forward.port, host=None if forward.bind == "*" else forward.bind)
         lines.append(f"remote {forward.bind or '*'}:{forward.port} -> {_shown(forward.target)}")
         handler = functools.partial(forward_from_tunnel, target=forward.target, gate=gate)
         acceptors.start_soon(gate.serve, inside, handler, connections)
