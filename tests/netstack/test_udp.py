@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 
 import pytest
 from hypothesis import given
@@ -102,7 +103,7 @@ def test_ports_are_chosen_at_random() -> None:
     table = Host("a").udp
     ports = [table.open().local[1] for _ in range(200)]
     assert len(set(ports)) == 200
-    steps = [after - before for before, after in zip(ports, ports[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(ports)]
     assert len(set(steps)) > 190
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,10 +85,8 @@ def test_what_is_no_response_to_one_question_is_refused(message: bytes) -> None:
 @given(st.binary(max_size=64), st.booleans())
 def test_hostile_bytes_raise_only_bad_packet(octets: bytes, has_head: bool) -> None:
     head = bytes.fromhex("000780000001000200000000") if has_head else b""
-    try:
+    with contextlib.suppress(BadPacket):
         Response.decode_untrusted(head + octets)
-    except BadPacket:
-        pass
 
 
 def test_names_are_checked() -> None:

@@ -67,7 +67,7 @@ SEND_BUFFER_MAX: Final = 4 * 2**20
 STACK_BUFFERS: Final = 64 * 2**20
 WINDOW_SCALE_MAX: Final = 14
 # Out-of-order pieces and runs of one connection: more are an attack, or a path that nobody could use.
-MAX_PIECES: Final = 4096
+MAX_PIECES: Final = 1024
 PAWS_IDLE: Final = 24 * 86400.0  # RFC 7323 5.5: a timestamp older than this says nothing
 
 # --- Lifetime (RFC 9293 3.6, RFC 1122 4.2.2) -------------------------------------------------------------------------

@@ -120,10 +120,10 @@ class Net:
         connection = device.stack.connect_tcp((address, port), world.now(), local=None if local is None else (local, 0))
         device.changed()
         try:
-            while not connection.is_writable:
+            while not connection.is_established:
                 await device.until_writable(connection)
-            if connection.error is not None:
-                raise connection.error
+                if connection.error is not None:
+                    raise connection.error
         except BaseException:
             connection.abort(world.now())
             device.changed()

@@ -13,8 +13,7 @@ import trio
 from wgpy.runtime import world
 
 if TYPE_CHECKING:
-    from wgpy.netstack.statistics import TcpInfo
-    from wgpy.netstack.tcp.connection import TcpConnection
+    from wgpy.netstack.tcp.connection import TcpConnection, TcpInfo
     from wgpy.runtime.netdevice import NetDevice
 
 __all__ = ["NetStream"]
@@ -183,15 +182,16 @@ class NetStream(trio.abc.HalfCloseableStream):
         self._connection.set_no_delay(is_on, world.now())
         self._device.changed()
 
-    def set_keepalive(self, idle: float | None, *, interval: float = 15.0, probes: int = 4) -> None:
-        """Ask the peer whether it is still there, when nothing came for `idle` seconds; None to stop.
+    def set_keepalive(self, is_on: bool, *, idle: float = 60.0, interval: float = 15.0, probes: int = 4) -> None:
+        """Ask a silent peer whether it is still there.
 
         Args:
-            idle: seconds, at least 1.
-            interval: seconds between questions.
-            probes: so many without an answer break the connection.
+            is_on: False to stop.
+            idle: seconds of silence before the first question, at least 1.
+            interval: seconds between questions, at least 1.
+            probes: so many questions without an answer break the connection.
         """
-        self._connection.set_keepalive(idle, world.now(), interval=interval, probes=probes)
+        self._connection.set_keepalive(is_on, world.now(), idle=idle, interval=interval, probes=probes)
         self._device.changed()
 
     def set_user_timeout(self, seconds: float | None) -> None:
