@@ -73,7 +73,7 @@ async def _look_for_orphan(ours: socket.socket, scope: trio.CancelScope) -> None
     """Cancel when the other end was closed for good."""
     with contextlib.suppress(OSError):  # our end was closed meanwhile
         while ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
-            await trio.sleep(_LOOK_FOR_ORPHANS)  # noqa: ASYNC110 - the kernel tells nobody
+            await trio.sleep(_LOOK_FOR_ORPHANS)
         scope.cancel()
 
 
