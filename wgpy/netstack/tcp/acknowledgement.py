@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wgpy.netstack.tcp.scoreboard import Delivered
     from wgpy.wire.tcp import Segment
 
-__all__ = ["acknowledge", "detect_losses"]
+__all__ = ["acknowledge", "detect_losses", "echoed_after", "enter_recovery"]
 
 
 def acknowledge(
@@ -61,8 +61,8 @@ def acknowledge(
     if segment.sack and conn.has_sack:
         octets, has_dsack = _take_blocks(conn, segment, ack, arrived)
         delivered += octets
-    echoed_after = _echoed_after(conn, segment, now)
-    rtt = _measure(conn, arrived, now, is_advance=ack > before, echoed_after=echoed_after)
+    echoed = echoed_after(conn, segment, now)
+    rtt = _measure(conn, arrived, now, echoed)
     if delivered:
         sender.delivered += delivered
         sender.delivered_at = now
@@ -70,7 +70,7 @@ def acknowledge(
         if now > last.delivered_at:
             sender.rate = (sender.delivered - last.delivered) / (now - last.delivered_at)
     if sender.retransmitted_at != NEVER and ack > before:
-        _consider_undo(conn, echoed_after)
+        _consider_undo(conn, echoed)
     if has_dsack:
         sender.rack.note_dsack(sender.una, sender.nxt)
         _count_dsack(conn)
@@ -78,7 +78,7 @@ def acknowledge(
         _end_probe(conn, ack, has_dsack=has_dsack, is_duplicate=ack == before and not delivered and not length)
     newly_lost = 0
     if conn.has_sack:
-        sender.rack.update(arrived, now, conn.trip, echoed_after=echoed_after)
+        sender.rack.update(arrived, now, conn.trip, echoed_after=echoed)
         newly_lost = detect_losses(conn, now)
     else:
         is_duplicate = (
@@ -135,7 +135,7 @@ def _count_dsack(conn: TcpConnection) -> None:
 # --- round trips -----------------------------------------------------------------------------------------------------
 
 
-def _echoed_after(conn: TcpConnection, segment: Segment, now: float) -> float:
+def echoed_after(conn: TcpConnection, segment: Segment, now: float) -> float:
     """When the segment was sent whose timestamp is echoed, to the millisecond; NEVER where none is."""
     if not conn.has_timestamps or segment.timestamps is None:
         return NEVER
@@ -143,17 +143,16 @@ def _echoed_after(conn: TcpConnection, segment: Segment, now: float) -> float:
     return now - ago / 1000 if ago < 0x80000000 else NEVER
 
 
-def _measure(
-    conn: TcpConnection, arrived: list[Delivered], now: float, *, is_advance: bool, echoed_after: float
-) -> float | None:
-    """Take an RTT sample: of what was sent once (Karn), else by the timestamp (RFC 7323 4)."""
+def _measure(conn: TcpConnection, arrived: list[Delivered], now: float, echoed: float) -> float | None:
+    """Take an RTT sample: of what was sent once (Karn), or when the echo is that of the last transmission.
+
+    An older echo says nothing: the acknowledgement of the first transmission may have been lost, and the peer's
+    repetition echoes what it echoed then.
+    """
     for one in arrived:
-        if not one.is_retransmitted:
+        if not one.is_retransmitted or NEVER > echoed >= one.sent_at - CLOCK_GRANULARITY:
             conn.trip.sample(now - one.sent_at, now)
             return conn.trip.latest
-    if is_advance and arrived and echoed_after != NEVER:
-        conn.trip.sample(max(now - echoed_after, CLOCK_GRANULARITY), now)
-        return conn.trip.latest
     return None
 
 
@@ -258,11 +257,11 @@ def enter_recovery(conn: TcpConnection, delivered: int) -> None:
 # --- what was for nothing --------------------------------------------------------------------------------------------
 
 
-def _consider_undo(conn: TcpConnection, echoed_after: float) -> None:
+def _consider_undo(conn: TcpConnection, echoed: float) -> None:
     """RFC 3522: the first advance echoes a timestamp from before the retransmission, so the original arrived."""
     sender = conn.sender
     first, sender.retransmitted_at = sender.retransmitted_at, NEVER
-    if sender.recovery is not Recovery.OPEN and echoed_after != NEVER and echoed_after < first - CLOCK_GRANULARITY:
+    if sender.recovery is not Recovery.OPEN and echoed < first - CLOCK_GRANULARITY:
         conn.spurious += 1
         _undo(conn)
 

@@ -14,9 +14,9 @@ import os
 from typing import TYPE_CHECKING
 
 from wgpy.errors import DropReason
-from wgpy.netstack.constants import NEVER, PAWS_IDLE, RTO_AFTER_SYN_LOSS
+from wgpy.netstack.constants import CLOCK_GRANULARITY, NEVER, PAWS_IDLE, RTO_AFTER_SYN_LOSS
 from wgpy.netstack.tcp import sender as sending
-from wgpy.netstack.tcp.acknowledgement import acknowledge
+from wgpy.netstack.tcp.acknowledgement import acknowledge, echoed_after
 from wgpy.netstack.tcp.cubic import Cubic
 from wgpy.netstack.tcp.options import effective_mss, unwrapped
 from wgpy.netstack.tcp.states import Event, State
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["agree", "arrive", "establish"]
 
+# One tick: neighbours that were sent on both sides of one may overtake each other (L: TCP_PAWS_WINDOW).
+_PAWS_SLACK = 1
 _TAKES_OCTETS = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
 
 
@@ -48,7 +50,7 @@ def arrive(conn: TcpConnection, arrival: Arrival, now: float) -> DropReason | No
         sequence += 1
         flags &= ~tcp.SYN
 
-    reason = _check_timestamps(conn, segment, sequence, now)
+    reason = _check_timestamps(conn, arrival, sequence, now)
     if reason is not None:
         return reason
     reason = _check_sequence(conn, arrival, flags, sequence, now)
@@ -105,13 +107,16 @@ def arrive(conn: TcpConnection, arrival: Arrival, now: float) -> DropReason | No
 # --- the checks ------------------------------------------------------------------------------------------------------
 
 
-def _check_timestamps(conn: TcpConnection, segment: Segment, sequence: int, now: float) -> DropReason | None:
+def _check_timestamps(conn: TcpConnection, arrival: Arrival, sequence: int, now: float) -> DropReason | None:
+    segment = arrival.segment
     if not conn.has_timestamps or segment.flags & tcp.RST:
         return None
     if segment.timestamps is None:
         return DropReason.TCP_UNACCEPTABLE  # RFC 7323 3.2: once agreed, in every segment
-    age = (segment.timestamps[0] - conn.ts_recent) & 0xFFFFFFFF
-    if age >= 0x80000000 and now - conn.ts_recent_at < PAWS_IDLE:
+    behind = (conn.ts_recent - segment.timestamps[0]) & 0xFFFFFFFF
+    if _PAWS_SLACK < behind < 0x80000000 and now - conn.ts_recent_at < PAWS_IDLE:
+        if not arrival.length and not segment.flags & (tcp.SYN | tcp.FIN) and sequence == conn.receiver.nxt:
+            return None  # bare acknowledgements that overtook each other: nothing in them can be mistaken for new
         conn.receiver.ack_now = max(conn.receiver.ack_now, 1)
         return DropReason.TCP_OLD_TIMESTAMP
     return None
@@ -189,15 +194,15 @@ def agree(conn: TcpConnection, segment: Segment) -> None:
     sender.wl2 = sender.una
 
 
-def establish(conn: TcpConnection, now: float) -> None:
+def establish(conn: TcpConnection, segment: Segment, now: float) -> None:
     """Our SYN was acknowledged."""
     sender = conn.sender
-    if sender.retries:
-        # RFC 6298 5.7 and RFC 5681 3.1: the path lost a SYN, so begin with care.
-        conn.trip.initial = RTO_AFTER_SYN_LOSS
-        sender.cubic.cwnd = sender.payload
-    elif sender.last_sent_at > 0:
+    if not sender.retries or NEVER > echoed_after(conn, segment, now) >= sender.last_sent_at - CLOCK_GRANULARITY:
         conn.trip.sample(now - sender.last_sent_at, now)
+    else:
+        conn.trip.initial = RTO_AFTER_SYN_LOSS  # RFC 6298 5.7: it may be that our first guess was too short
+    if sender.retries:
+        sender.cubic.cwnd = sender.payload  # RFC 5681 3.1: the path lost a SYN, so begin with care
     conn.trip.backoff = 0
     sender.una = sender.iss + 1
     sender.nxt = max(sender.nxt, sender.una)
@@ -237,7 +242,7 @@ def _arrive_in_syn_sent(conn: TcpConnection, arrival: Arrival, now: float) -> Dr
         conn.transition(Event.SYN, now)
         conn.syn_due = True
         return None
-    establish(conn, now)
+    establish(conn, segment, now)
     sender.wl2 = sender.una
     conn.receiver.ack_now = 1
     if arrival.length:
@@ -254,7 +259,7 @@ def _complete_handshake(conn: TcpConnection, segment: Segment, now: float) -> Dr
         return DropReason.TCP_BLIND
     if conn.listener is not None and not conn.listener.has_room:
         return DropReason.TCP_ACCEPT_QUEUE_FULL  # the peer sends it again
-    establish(conn, now)
+    establish(conn, segment, now)
     sender.window = sender.max_window = segment.window << sender.scale
     sender.wl1, sender.wl2 = conn.receiver.nxt, ack
     if conn.listener is not None:
