@@ -72,9 +72,10 @@ async def _pump(stream: Any, ours: socket.socket) -> None:
 async def _look_for_orphan(ours: socket.socket, scope: trio.CancelScope) -> None:
     """Cancel when the other end was closed for good."""
     with contextlib.suppress(OSError):  # our end was closed meanwhile
-        while ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+        while True:
             await trio.sleep(_LOOK_FOR_ORPHANS)
-        scope.cancel()
+            if ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+                scope.cancel()
 
 
 # --- datagrams -------------------------------------------------------------------------------------------------------
