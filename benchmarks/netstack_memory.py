@@ -44,9 +44,7 @@ class Result:
 
 def measure(megabytes: int = 200, mtu: int = 1420, rows: selected.Rows = selected.rows) -> Result:
     """Send so many megabytes from one stack to another."""
-    a, b = (
-        Stack(addresses=[f"10.0.0.{number}/32"], mtu=mtu, random=os.urandom, rows=rows) for number in (1, 2)
-    )
+    a, b = (Stack(addresses=[f"10.0.0.{number}/32"], mtu=mtu, random=os.urandom, rows=rows) for number in (1, 2))
     listener = b.listen_tcp(80)
     sender = a.connect_tcp(("10.0.0.2", 80), time.monotonic())
     receiver = None

@@ -8,12 +8,25 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from wgpy.dataplane.slab import Slab
+from wgpy.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
+from wgpy.dataplane.slab import Arena, Slab
 from wgpy.errors import DropReason
 from wgpy.netstack.icmp import Icmp
 from wgpy.netstack.stack import Socket, Stack
 
 ADDRESSES = {"a": ("10.0.0.1", "fd00::1"), "b": ("10.0.0.2", "fd00::2")}
+
+
+def arriving(packet: bytes) -> Slab:
+    """A packet as `dataplane.inner` hands it on: without padding."""
+    buffer = bytearray(TRANSPORT_OVERHEAD + len(packet))
+    buffer[TRANSPORT_HEADER_SIZE : TRANSPORT_HEADER_SIZE + len(packet)] = packet
+    return Slab(Arena(buffer), 0, len(buffer), 1, len(packet))
+
+
+def without_padding(row: memoryview) -> bytes:
+    """The packet in a row of a slab that is on its way out."""
+    return bytes(row[: row[2] << 8 | row[3] if row[0] >> 4 == 4 else (row[4] << 8 | row[5]) + 40])
 
 
 class Host:
@@ -38,14 +51,10 @@ class Host:
         return self.stack.drops
 
     def receive(self, *packets: bytes, now: float = 0.0) -> None:
-        self.ready += self.stack.receive([Slab.of_packet(packet, self.stack.mtu) for packet in packets], now)
+        self.ready += self.stack.receive([arriving(packet) for packet in packets], now)
 
     def emit(self, now: float = 0.0, budget: int = 10_000) -> list[bytes]:
-        packets = []
-        for slab in self.stack.emit(now, budget):
-            for row in slab:
-                length = row[2] << 8 | row[3] if row[0] >> 4 == 4 else (row[4] << 8 | row[5]) + 40
-                packets.append(bytes(row[:length]))
+        packets = [without_padding(row) for slab in self.stack.emit(now, budget) for row in slab]
         self.sent += packets
         self.ready += self.stack.take_ready()
         return packets

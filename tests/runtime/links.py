@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import trio
 
+from tests.netstack.hosts import arriving, without_padding
 from wgpy.config import InterfaceConfig, PeerConfig
-from wgpy.dataplane.slab import Slab
 from wgpy.keys import PrivateKey
 from wgpy.netstack.icmp import Icmp
 from wgpy.netstack.stack import Stack
@@ -84,13 +84,13 @@ async def _carry(host: Host, other: Host, weather: Weather, chance: random.Rando
                     now.append(packet)
             now += [packet for moment, packet in late if moment <= due]
             late = [one for one in late if one[0] > due]
-            other.device.write_batch([Slab.of_packet(packet, host.stack.mtu) for packet in now])
+            other.device.write_batch([arriving(packet) for packet in now])
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(deliver)
         while True:
             await host.device.wait_readable()
-            packets = [bytes(row) for slab in host.device.read_batch() for row in slab]
+            packets = [without_padding(row) for slab in host.device.read_batch() for row in slab]
             host.seen += packets
             if packets:
                 sender.send_nowait((trio.current_time() + weather.delay, packets))

@@ -113,7 +113,20 @@ class Headers:
 class Emission:
     """What one call of `Stack.emit` gives; its buffers are used again by the next one."""
 
-    __slots__ = ("_arenas", "_at", "_current", "_mtu", "_packets", "_rows", "_runs", "_slabs", "_small", "_small_at", "left", "sent")
+    __slots__ = (
+        "_arenas",
+        "_at",
+        "_current",
+        "_mtu",
+        "_packets",
+        "_rows",
+        "_runs",
+        "_slabs",
+        "_small",
+        "_small_at",
+        "left",
+        "sent",
+    )
 
     def __init__(self, mtu: int, rows: Rows = selected) -> None:
         """Make one for packets of at most `mtu` octets, with the row functions to use."""

@@ -340,7 +340,7 @@ class Stack:
         self._fragments = handler
 
     def register_unreachable(self, handler: Handler) -> None:
-        """Tell `handler(packet, header, now)` of packets for us with a problem in their header, or of no known protocol.
+        """Tell `handler(packet, header, now)` of packets for us with a problem in the header, or of no known protocol.
 
         TCP never comes here. The packet has been counted as dropped.
         """

@@ -6,6 +6,7 @@ what arrived in order. Errors are trio's own, with the OSError of the connection
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -129,10 +130,10 @@ class NetStream(trio.abc.HalfCloseableStream):
             ClosedResourceError: `aclose`, or the end of the tunnel.
             BusyResourceError: another task receives.
         """
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
+        most = _RECEIVE_AT_ONCE if max_bytes is None else operator.index(max_bytes)
+        if most < 1:
+            raise ValueError(f"max_bytes must be at least 1, got {most}")
         self._check_open()
-        most = _RECEIVE_AT_ONCE if max_bytes is None else max_bytes
         device, connection = self._device, self._connection
         if connection.is_readable:
             await trio.lowlevel.checkpoint()

@@ -89,9 +89,7 @@ def acknowledge(
             and sender.nxt > ack
         )
         newly_lost = _count_duplicates(conn, ack - before, is_duplicate=is_duplicate)
-    _control_window(
-        conn, before, delivered, newly_lost, now, rtt=rtt, has_ece=bool(conn.is_ecn and flags & tcp.ECE)
-    )
+    _control_window(conn, before, delivered, newly_lost, now, rtt=rtt, has_ece=bool(conn.is_ecn and flags & tcp.ECE))
     if ack > before or delivered:
         sending.arm(conn, now)
     if sender.fin is not None and sender.una > sender.fin:
@@ -104,9 +102,7 @@ def acknowledge(
 # --- SACK ------------------------------------------------------------------------------------------------------------
 
 
-def _take_blocks(
-    conn: TcpConnection, segment: Segment, ack: int, arrived: list[Delivered]
-) -> tuple[int, bool]:
+def _take_blocks(conn: TcpConnection, segment: Segment, ack: int, arrived: list[Delivered]) -> tuple[int, bool]:
     """Octets newly SACKed, and whether the first block reports a duplicate (RFC 2883 section 5)."""
     sender = conn.sender
     una, nxt = sender.una, sender.nxt
@@ -228,9 +224,7 @@ def _control_window(
             is_safe = sender.una > before and not newly_lost
             cubic.cwnd = sender.prr.window(delivered, sender.pipe, cubic.ssthresh, sender.payload, is_safe=is_safe)
     elif sender.una > before:
-        is_limited = before < sender.limited_until or (
-            cubic.is_slow_start and cubic.cwnd < 2 * sender.max_flight
-        )
+        is_limited = before < sender.limited_until or (cubic.is_slow_start and cubic.cwnd < 2 * sender.max_flight)
         cubic.acknowledged(
             sender.una - before,
             now,

@@ -25,7 +25,6 @@ from wgpy.netstack.constants import (
     NEVER,
     SACK_BLOCKS,
     SEND_BUFFER,
-    SEND_BUFFER_MAX,
 )
 from wgpy.netstack.emission import Headers
 from wgpy.netstack.tcp import sender as sending
@@ -229,9 +228,7 @@ class TcpConnection:
     @property
     def at_eof(self) -> bool:
         """Whether the peer's FIN came and everything before it was read."""
-        return not self.receiver.ready and (
-            self.receiver.fin is not None and self.receiver.nxt > self.receiver.fin
-        )
+        return not self.receiver.ready and (self.receiver.fin is not None and self.receiver.nxt > self.receiver.fin)
 
     @property
     def is_readable(self) -> bool:
@@ -519,9 +516,7 @@ class TcpConnection:
         """An old sequence number makes the peer answer and takes none of its octets (RFC 9293 3.8.6.1, 3.8.4)."""
         sender, receiver = self.sender, self.receiver
         sender.probe_due = False
-        out.packet(
-            self.headers.packet(sender.una - 1, receiver.nxt, tcp.ACK, receiver.window(), self.options(now))
-        )
+        out.packet(self.headers.packet(sender.una - 1, receiver.nxt, tcp.ACK, receiver.window(), self.options(now)))
         receiver.acknowledged()
 
     def _after_emit(self, now: float) -> None:
@@ -550,9 +545,7 @@ class TcpConnection:
     def deadline(self) -> float:
         """The earliest of all its deadlines."""
         sender = self.sender
-        moment = min(
-            sender.timer_at, sender.reorder_at, self.receiver.ack_at, self._close_at, self._keepalive_at
-        )
+        moment = min(sender.timer_at, sender.reorder_at, self.receiver.ack_at, self._close_at, self._keepalive_at)
         if self.user_timeout is not None:
             moment = min(moment, sender.progress_at + self.user_timeout)
         if sender.pace_wakes and sender.pace_at < moment:

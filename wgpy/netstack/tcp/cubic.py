@@ -183,9 +183,7 @@ class Cubic:
         self.cwnd = max(self.cwnd, mss)
 
     def _remember(self) -> None:
-        self._before = _Before(
-            self.cwnd, self.ssthresh, self._w_max, self._prior, self._epoch, self._k, self._w_est
-        )
+        self._before = _Before(self.cwnd, self.ssthresh, self._w_max, self._prior, self._epoch, self._k, self._w_est)
 
 
 def initial_window(mss: int) -> int:

@@ -172,9 +172,7 @@ class TcpHost:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    def connect(
-        self, remote: tuple[str, int], now: float, *, local: tuple[str, int] | None = None
-    ) -> TcpConnection:
+    def connect(self, remote: tuple[str, int], now: float, *, local: tuple[str, int] | None = None) -> TcpConnection:
         """See `Stack.connect_tcp`."""
         there = ipaddress.ip_address(remote[0]).packed
         if local is not None and local[0]:

@@ -56,9 +56,7 @@ class HyStart:
         if self.samples < HYSTART_SAMPLES or self.current == NEVER or self.last == NEVER:
             return is_over
         if not self.is_conservative:
-            threshold = max(
-                HYSTART_MIN_RTT_THRESHOLD, min(self.last / HYSTART_RTT_DIVISOR, HYSTART_MAX_RTT_THRESHOLD)
-            )
+            threshold = max(HYSTART_MIN_RTT_THRESHOLD, min(self.last / HYSTART_RTT_DIVISOR, HYSTART_MAX_RTT_THRESHOLD))
             if self.current >= self.last + threshold:
                 self.baseline = self.current
                 self.is_conservative = True

@@ -69,8 +69,8 @@ class Receiver:
         "_fresh",
         "_offset",
         "_order",
-        "_quick",
         "_queue",
+        "_quick",
         "_tuned_at",
         "ack_at",
         "ack_now",
@@ -358,4 +358,3 @@ class Receiver:
 
 def _start(piece: Piece) -> int:
     return piece.start
-

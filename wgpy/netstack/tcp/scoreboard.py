@@ -36,7 +36,17 @@ class Run:
         delivered_at: when the last of these was.
     """
 
-    __slots__ = ("delivered", "delivered_at", "end", "is_lost", "is_retransmitted", "is_sacked", "sent_at", "size", "start")
+    __slots__ = (
+        "delivered",
+        "delivered_at",
+        "end",
+        "is_lost",
+        "is_retransmitted",
+        "is_sacked",
+        "sent_at",
+        "size",
+        "start",
+    )
 
     def __init__(self, start: int, end: int, size: int, sent_at: float, delivered: int, delivered_at: float) -> None:
         """A run sent just now."""
@@ -182,9 +192,7 @@ class Scoreboard:
                 self.lost -= length
             octets += length
             self.highest_sacked = max(self.highest_sacked, end)
-            arrived.append(
-                Delivered(start, end, run.sent_at, run.is_retransmitted, run.delivered, run.delivered_at)
-            )
+            arrived.append(Delivered(start, end, run.sent_at, run.is_retransmitted, run.delivered, run.delivered_at))
             at += 1
         return octets
 

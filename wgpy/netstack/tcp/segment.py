@@ -79,16 +79,13 @@ def arrive(conn: TcpConnection, arrival: Arrival, now: float) -> DropReason | No
     reason = acknowledge(conn, segment, flags, sequence, arrival.length, now)
     if reason is not None or conn.state is State.CLOSED:
         return reason
-    if conn.has_timestamps and segment.timestamps is not None and sequence <= receiver.ack_sent:
-        # RFC 7323 4.3: the value that the next acknowledgement echoes.
-        if (segment.timestamps[0] - conn.ts_recent) & 0xFFFFFFFF < 0x80000000:
-            conn.ts_recent = segment.timestamps[0]
-            conn.ts_recent_at = now
+    if sequence <= receiver.ack_sent:
+        _note_timestamp(conn, segment, now)
     if flags & tcp.URG:
         conn.host.urgent += 1  # RFC 6093: the pointer means nothing; the octets are octets
     if arrival.length:
         _take_octets(conn, arrival, sequence, now)
-        if conn.state is State.CLOSED:
+        if conn.error is not None:
             return None
     if flags & tcp.FIN and receiver.fin is None and conn.state in _TAKES_OCTETS:
         fin = sequence + arrival.length
@@ -122,9 +119,16 @@ def _check_timestamps(conn: TcpConnection, arrival: Arrival, sequence: int, now:
     return None
 
 
-def _check_sequence(
-    conn: TcpConnection, arrival: Arrival, flags: int, sequence: int, now: float
-) -> DropReason | None:
+def _note_timestamp(conn: TcpConnection, segment: Segment, now: float) -> None:
+    """RFC 7323 4.3: the value that the next acknowledgement echoes."""
+    if not conn.has_timestamps or segment.timestamps is None:
+        return
+    if (segment.timestamps[0] - conn.ts_recent) & 0xFFFFFFFF < 0x80000000:
+        conn.ts_recent = segment.timestamps[0]
+        conn.ts_recent_at = now
+
+
+def _check_sequence(conn: TcpConnection, arrival: Arrival, flags: int, sequence: int, now: float) -> DropReason | None:
     """RFC 9293 table 6; a bare segment just behind the window is fine, as its acknowledgement is."""
     receiver = conn.receiver
     length = arrival.length + bool(flags & tcp.FIN) + bool(flags & tcp.SYN)
@@ -139,7 +143,9 @@ def _check_sequence(
         # An old segment again: our acknowledgement was lost, or it was sent for nothing (RFC 2883).
         if arrival.length:
             receiver.duplicate(sequence, sequence + arrival.length)
-        receiver.quicken(1)
+        # The echo must be of this transmission, or the peer measures the time since a lost acknowledgement. RFC 7323
+        # 5.3 R2 leaves such segments out; what it guards against is an older timestamp, which this is not.
+        _note_timestamp(conn, arrival.segment, now)
         receiver.ack_now = max(receiver.ack_now, 1)
         conn.heard(now)
         return DropReason.TCP_UNACCEPTABLE
@@ -235,8 +241,8 @@ def _arrive_in_syn_sent(conn: TcpConnection, arrival: Arrival, now: float) -> Dr
         return DropReason.TCP_UNACCEPTABLE
     agree(conn, segment)
     conn.ts_recent_at = now
-    conn.is_ecn = (
-        conn.host.uses_ecn and flags & (tcp.ECE | tcp.CWR) == (tcp.ECE if flags & tcp.ACK else tcp.ECE | tcp.CWR)
+    conn.is_ecn = conn.host.uses_ecn and flags & (tcp.ECE | tcp.CWR) == (
+        tcp.ECE if flags & tcp.ACK else tcp.ECE | tcp.CWR
     )
     if not flags & tcp.ACK:
         conn.transition(Event.SYN, now)
@@ -281,9 +287,7 @@ def _take_octets(conn: TcpConnection, arrival: Arrival, sequence: int, now: floa
         return
     if arrival.size > receiver.mss:
         receiver.mss = min(arrival.size, conn.mtu)
-    fresh = receiver.arrive(
-        sequence, arrival.octets(), acks_each=not conn.has_sack, segments=arrival.count
-    )
+    fresh = receiver.arrive(sequence, arrival.octets(), acks_each=not conn.has_sack, segments=arrival.count)
     if fresh:
         conn.host.mark_ready(conn)
 

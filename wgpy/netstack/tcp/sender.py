@@ -337,7 +337,14 @@ def _send_new(conn: TcpConnection, count: int, now: float, out: Emission, rows: 
 
 
 def _put(
-    conn: TcpConnection, start: int, end: int, size: int, options: bytes, now: float, out: Emission, *,
+    conn: TcpConnection,
+    start: int,
+    end: int,
+    size: int,
+    options: bytes,
+    now: float,
+    out: Emission,
+    *,
     is_retransmission: bool,
 ) -> int:
     """Lay a run into rows; returns how many."""

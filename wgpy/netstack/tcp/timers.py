@@ -39,7 +39,7 @@ def fire(conn: TcpConnection, now: float) -> None:
         if conn.state is not State.FIN_WAIT_2:
             conn.send_reset()
         conn.fail(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)), now)
-    if conn.state in (State.CLOSED, State.TIME_WAIT):
+    if conn.is_closed:
         return
     if sender.pace_at <= now:
         sender.pace_wakes = False
@@ -59,9 +59,9 @@ def fire(conn: TcpConnection, now: float) -> None:
             _probe_tail(conn, now)
         else:
             _retransmission_timeout(conn, now)
-    if conn.keepalive_at <= now and conn.keepalive is not None and conn.state is not State.CLOSED:
+    if conn.keepalive_at <= now:
         _keep_alive(conn, now)
-    if conn.state is not State.CLOSED:
+    if not conn.is_closed:
         conn.settle(now)
 
 

@@ -1,5 +1,4 @@
-"""What is left of a connection that closed first: a small record that answers for it, so that nothing old is taken
-for something new.
+"""What is left of a connection that closed first: a small record, so that nothing old is taken for something new.
 
 A new SYN may take its place when it cannot be an old one. An RST may not end it.
 

@@ -1,0 +1,329 @@
+"""Opening (suite A 1 to 8): exact segments on a virtual clock."""
+
+import errno
+
+import pytest
+
+from wgpy.errors import DropReason
+from wgpy.netstack.stack import IcmpError
+from wgpy.netstack.tcp.states import State
+from wgpy.testing.script import Script
+
+
+@pytest.mark.parametrize(("version", "mss"), [(4, 1380), (6, 1360)])
+def test_an_active_open_offers_all_options(version, mss):
+    """A1."""
+    script = Script(version=version)
+    connection = script.connect()
+    syn = script.expect("S", seq=0, length=0, mss=mss, scale=7, sack_permitted=True, window=0xFFFF)
+    assert syn.segment.timestamps is not None
+    assert syn.segment.timestamps[1] == 0
+    script.sleep(0.05)
+    script.inject("SA", seq=0, ack=1, mss=1460, scale=3, sack_permitted=True, timestamps=True)
+    ack = script.expect("A", seq=1, ack=1, length=0)
+    assert ack.segment.timestamps == (syn.segment.timestamps[0] + 50, script.clock())
+    assert connection.state is State.ESTABLISHED
+    assert connection.info().mss == mss - 12
+    assert connection.info().srtt == pytest.approx(0.05)
+
+
+def test_a_passive_open_answers_only_what_was_offered():
+    """A2: a SYN without options."""
+    script = Script()
+    listener = script.listen()
+    script.inject("S", seq=0, window=1000)
+    answer = script.expect("SA", ack=1, scale=None, timestamps=None, sack_permitted=False, mss=1380)
+    assert answer.segment.header_length == 24
+    script.inject("A", seq=1, ack=1, window=1000)
+    connection = listener.accept()
+    assert connection is not None
+    # RFC 9293 3.7.1: no MSS option means 536. No scale was offered, so none is applied to the window.
+    assert (connection.info().mss, connection.info().peer_window) == (536, 1000)
+    connection.write(bytes(5000), script.now)
+    script.expect_run(1, 537, 536)
+    assert not script.sent, "more than the window of 1000 octets holds in whole segments"
+
+
+@pytest.mark.parametrize("mss", [0, 1, 47])
+def test_a_tiny_mss_is_raised_to_48(mss):
+    """A2."""
+    script = Script()
+    connection = script.accept(script.listen(), mss=mss)
+    connection.write(bytes(100), script.now)
+    script.expect_run(1, 101, 48)
+
+
+def test_our_scale_is_not_applied_when_the_peer_offered_none():
+    """A2, field bug 13: the window of the peer is taken as it stands, and ours is said as it is."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S", scale=7)
+    script.inject("SA", seq=0, ack=1, window=500, mss=1380)
+    script.expect("A", window=0xFFFF)
+    assert connection.info().peer_window == 500
+    script.inject("A", seq=1, ack=1, window=600)
+    assert connection.info().peer_window == 600
+
+
+def test_both_sides_open_at_once():
+    """A3."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S", seq=0)
+    script.inject("S", seq=0, mss=1380, scale=7, sack_permitted=True)
+    script.expect("SA", seq=0, ack=1)
+    assert connection.state is State.SYN_RECEIVED
+    script.inject("SA", seq=0, ack=1, mss=1380, scale=7, sack_permitted=True)
+    assert connection.state is State.ESTABLISHED
+    connection.write(b"x", script.now)
+    script.expect("PA", seq=1, ack=1, payload=b"x")
+
+
+def test_a_syn_is_sent_again_at_1_2_4_seconds_and_then_given_up():
+    """A4."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S", at=0)
+    script.sleep(200)
+    for moment in (1, 3, 7, 15, 31, 63):
+        script.expect("S", at=moment, seq=0)
+    assert not script.sent
+    assert isinstance(connection.error, TimeoutError)
+    assert connection.error.errno == errno.ETIMEDOUT
+    assert script.stack.statistics().connections == 0
+
+
+def test_a_reset_refuses_a_syn():
+    """A5."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S")
+    script.inject("RA", seq=0, ack=1)
+    assert isinstance(connection.error, ConnectionRefusedError)
+    script.expect_nothing(for_seconds=10)
+    with pytest.raises(ConnectionRefusedError):
+        connection.read(10, script.now)
+
+
+@pytest.mark.parametrize(("flags", "ack"), [("RA", 2), ("RA", 0), ("R", 0)])
+def test_a_reset_with_a_wrong_or_no_acknowledgement_is_ignored(flags, ack):
+    """A5."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S")
+    script.inject(flags, seq=0, ack=ack)
+    assert connection.state is State.SYN_SENT
+    assert script.stack.drops[DropReason.TCP_BLIND] == 1
+
+
+def test_an_answer_with_a_wrong_acknowledgement_is_reset():
+    """A5: half-open connections of an earlier life are cleared (RFC 9293 figure 9)."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S")
+    script.inject("A", seq=300, ack=91)
+    script.expect("R", seq=91)
+    assert connection.state is State.SYN_SENT
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(IcmpError.PORT_UNREACHABLE, errno.ECONNREFUSED), (IcmpError.PROTOCOL_UNREACHABLE, errno.ENOPROTOOPT),
+     (IcmpError.PROHIBITED, errno.EHOSTUNREACH)],
+)
+def test_a_hard_icmp_error_ends_an_attempt(kind, expected):
+    """A6."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S")
+    script.stack.tcp_icmp_error(
+        kind, (script.local, script.port), (script.remote, 80), script.our_iss, script.now
+    )
+    assert connection.error is not None
+    assert connection.error.errno == expected
+
+
+def test_a_soft_icmp_error_is_what_a_timeout_says():
+    """A6."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S")
+    where = (script.local, script.port), (script.remote, 80), script.our_iss
+    script.stack.tcp_icmp_error(IcmpError.HOST_UNREACHABLE, *where, script.now)
+    assert connection.state is State.SYN_SENT
+    script.sleep(200)
+    assert connection.error is not None
+    assert connection.error.errno == errno.EHOSTUNREACH
+
+
+def test_an_icmp_error_that_quotes_nothing_in_flight_is_ignored():
+    """A6, RFC 5927 section 4.1."""
+    script = Script()
+    connection = script.connect()
+    script.expect("S")
+    where = (script.local, script.port), (script.remote, 80), script.our_iss + 1
+    script.stack.tcp_icmp_error(IcmpError.PORT_UNREACHABLE, *where, script.now)
+    assert connection.error is None
+    assert script.stack.drops[DropReason.ICMP_UNRELATED] == 1
+
+
+def test_a_hard_icmp_error_does_not_end_an_established_connection():
+    """Section 9, RFC 5927 section 5."""
+    script = Script()
+    connection = script.open()
+    connection.write(b"x", script.now)
+    script.expect("PA")
+    where = (script.local, script.port), (script.remote, 80), script.our_iss + 1
+    script.stack.tcp_icmp_error(IcmpError.PORT_UNREACHABLE, *where, script.now)
+    assert connection.error is None
+    assert connection.info().soft_error == errno.ECONNREFUSED
+
+
+def test_a_full_accept_queue_drops_syns_without_a_word():
+    """A7."""
+    script = Script()
+    listener = script.listen(backlog=1)
+    script.inject("S", seq=0)
+    script.expect("SA")
+    script.inject("A", seq=1, ack=1)
+    script.peer_port = 40001
+    script.inject("S", seq=0)
+    script.expect_nothing(for_seconds=5)
+    assert script.stack.drops[DropReason.TCP_ACCEPT_QUEUE_FULL] == 1
+    assert listener.accept() is not None
+    script.inject("S", seq=0)
+    script.expect("SA")
+
+
+def test_a_handshake_waits_while_the_accept_queue_is_full():
+    """A7: two half-open connections, room for one; the second is accepted when its last ACK comes again."""
+    script = Script()
+    listener = script.listen(backlog=1)
+    numbers = {}
+    for port in (40000, 40001):
+        script.peer_port = port
+        script.inject("S", seq=0)
+        script.expect("SA")
+        numbers[port] = script.our_iss
+    for port, number in numbers.items():
+        script.peer_port, script.our_iss = port, number
+        script.inject("A", seq=1, ack=1)
+    assert listener.accept() is not None
+    assert listener.accept() is None
+    script.sleep(1.1)
+    script.expect("SA", at=1.0)
+    script.inject("A", seq=1, ack=1)
+    assert listener.accept() is not None
+
+
+def test_a_closed_listener_resets_what_waits():
+    """A7."""
+    script = Script()
+    listener = script.listen()
+    script.inject("S", seq=0)
+    script.expect("SA")
+    script.inject("A", seq=1, ack=1)
+    listener.close(script.now)
+    script.expect("RA", seq=1)
+    assert script.stack.statistics().connections == 0
+    script.peer_port = 40001
+    script.inject("S", seq=0)
+    script.expect("RA", ack=1)
+
+
+def test_a_syn_for_nobody_is_reset():
+    """A7, RFC 9293 3.10.7.1."""
+    script = Script()
+    script.port, script.peer_port = 81, 40000
+    script.inject("S", seq=0)
+    reset = script.expect("RA", ack=1)
+    assert reset.segment.sequence == 0
+    script.inject("A", seq=5, ack=77)
+    assert script.expect("R").segment.sequence == 77
+    script.inject("R", seq=5)
+    script.expect_nothing()
+
+
+def test_a_lost_syn_ack_is_sent_again_and_when_the_syn_comes_again():
+    """A8."""
+    script = Script()
+    listener = script.listen()
+    script.inject("S", seq=0, mss=1380)
+    script.expect("SA", at=0)
+    script.sleep(1.5)
+    script.expect("SA", at=1.0)
+    script.inject("S", seq=0, mss=1380)
+    script.expect("SA")
+    script.inject("A", seq=1, ack=1)
+    assert listener.accept() is not None
+
+
+def test_octets_on_the_third_ack_and_before_accept():
+    """A8."""
+    script = Script()
+    listener = script.listen()
+    script.inject("S", seq=0, mss=1380, scale=7)
+    script.expect("SA")
+    script.inject("PA", seq=1, ack=1, payload=b"hello ")
+    script.expect("A", ack=7)
+    script.inject("PA", seq=7, ack=1, payload=b"world")
+    script.expect("A", ack=12)
+    connection = listener.accept()
+    assert connection is not None
+    assert connection.read(100, script.now) == b"hello world"
+
+
+def test_a_half_open_connection_is_forgotten_at_last():
+    """A8: five retransmissions of the SYN-ACK."""
+    script = Script()
+    script.listen()
+    script.inject("S", seq=0)
+    script.sleep(100)
+    assert [round(sent.time) for sent in script.sent] == [0, 1, 3, 7, 15, 31]
+    assert script.stack.statistics().connections == 0
+
+
+def test_the_oldest_half_open_connection_gives_way():
+    """D: a flood of SYNs takes bounded memory."""
+    script = Script()
+    listener = script.listen()
+    for port in range(1000, 1300):
+        script.peer_port = port
+        script.inject("S", seq=0)
+    assert len(listener.half_open) == 256
+    assert script.stack.statistics().half_open == 256
+    assert script.stack.drops[DropReason.TCP_SYN_QUEUE_FULL] == 44
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "expected"),
+    [
+        (("10.0.0.9", 0), "10.0.0.2", errno.EADDRNOTAVAIL),
+        (None, "fd00::2", errno.ENETUNREACH),
+    ],
+)
+def test_an_impossible_connect_fails_at_once(local, remote, expected):
+    script = Script()
+    with pytest.raises(OSError, match=r".") as problem:
+        script.stack.connect_tcp((remote, 80), script.now, local=local)
+    assert problem.value.errno == expected
+    script.expect_nothing()
+
+
+def test_a_pair_of_addresses_and_ports_is_used_once():
+    script = Script()
+    script.stack.connect_tcp(("10.0.0.2", 80), script.now, local=("10.0.0.1", 5000))
+    with pytest.raises(OSError, match="in use") as problem:
+        script.stack.connect_tcp(("10.0.0.2", 80), script.now, local=("10.0.0.1", 5000))
+    assert problem.value.errno == errno.EADDRINUSE
+    script.stack.connect_tcp(("10.0.0.2", 81), script.now, local=("10.0.0.1", 5000))
+
+
+def test_a_port_has_one_listener_for_each_address_and_one_for_all():
+    script = Script()
+    script.stack.listen_tcp(80)
+    script.stack.listen_tcp(80, host="10.0.0.1")
+    with pytest.raises(OSError, match="in use"):
+        script.stack.listen_tcp(80)
+    with pytest.raises(OSError, match="assign"):
+        script.stack.listen_tcp(80, host="10.0.0.7")
