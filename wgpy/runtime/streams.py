@@ -152,11 +152,16 @@ class NetStream(trio.abc.HalfCloseableStream):
     # --- ends --------------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Deliver what was sent, then a FIN; reset after five seconds, when unread data is lost, or when cancelled."""
+        """Deliver what was sent, then a FIN; reset after five seconds, when unread data is lost, or when cancelled.
+
+        To close it again changes nothing: `trio.serve_listeners` does that, forcefully, with what a handler closed.
+        """
+        if self._is_closed:
+            await trio.lowlevel.checkpoint()
+            return
         try:
-            if not self._is_closed:
-                self._is_closed = True
-                self._device.wake(self._connection)
+            self._is_closed = True
+            self._device.wake(self._connection)
             await trio.lowlevel.checkpoint()
         except BaseException:
             self.abort()
