@@ -157,11 +157,21 @@ def test_a_full_send_queue_says_so_and_says_when_there_is_room() -> None:
     while client.send(bytes(1000), 0.0):
         sent += 1
     assert sent > 100
-    assert not client.send(bytes(60_000), 0.0), "all fragments of a datagram or none"
     host.emit(budget=10_000)
     assert len(host.sent) == sent
     assert host.ready == [client]
     assert client.is_writable
+
+
+def test_all_fragments_of_a_datagram_are_taken_or_none() -> None:
+    host = Host("a")
+    client = host.udp.open(remote=("10.0.0.2", 7))
+    while client.send(bytes(60_000), 0.0):
+        pass
+    assert client.send(b"small", 0.0), "there is room, but not for that much"
+    host.emit(budget=10_000)
+    assert len(host.sent) == 4 * 43 + 1
+    assert host.ready == [client]
 
 
 # --- ICMP ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""NetStream and NetListener: trio's own checks of streams, the ends of connections, and what the caller sees of them."""
+"""NetStream and NetListener: trio's own checks, the ends of connections, and what the caller sees of them."""
 
 from __future__ import annotations
 

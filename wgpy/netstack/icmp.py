@@ -327,7 +327,8 @@ class Icmp:
         numbers = icmp.types(4 if len(remote) == 4 else 6)
         message = IcmpMessage(numbers.echo_request, 0, echo.identifier << 16 | sequence, payload)
         packets = self._packets(source, remote, icmp.encode(source, remote, message), now)
-        if sum(map(len, packets)) > self._stack.queue_room(echo):
+        octets = sum(map(len, packets))
+        if octets > self._stack.queue_room(echo, octets):
             return False
         for packet in packets:
             self._stack.queue_packet(packet, echo)

@@ -100,6 +100,8 @@ class Stack:
     Attributes:
         mtu: greatest packet.
         drops: packets refused, by reason; only ever grows.
+        may_send: whether more than control packets may be sent to an address (4 or 16 octets) now; what may not stays
+            where it is and is asked for again by the next `emit`.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Stack:
         self._ours = frozenset(self._addresses)
         self.mtu = mtu
         self.drops: Counter[DropReason] = Counter()
+        self.may_send: Callable[[bytes, float], bool] = _always
         self._now = 0.0
         self._heap = DeadlineHeap()
         self._tcp = TcpHost(
@@ -153,6 +156,8 @@ class Stack:
         self._ready: dict[Socket, None] = {}
         self._control: deque[bytes] = deque()
         self._queues: dict[Hashable, _PacketQueue] = {}
+        # Those whose turn it was while their way was closed.
+        self._held: dict[Hashable, _PacketQueue] = {}
         self._packets_received = 0
         self._packets_sent = 0
         self._is_flow_turn = False
@@ -260,6 +265,9 @@ class Stack:
         out = self._emission
         out.begin(budget, self.mtu)
         control, tcp = self._control, self._tcp
+        if self._held:
+            self._queues = self._held | self._queues
+            self._held = {}
         while control and out.left:
             out.packet(control.popleft())
         tcp.emit_prompt(now, out)
@@ -267,16 +275,19 @@ class Stack:
             # Connections and flows of packets take turns.
             self._is_flow_turn = bool(self._queues) and (not self._is_flow_turn or not tcp.has_turns)
             if self._is_flow_turn:
-                self._emit_queue(out)
+                self._emit_queue(now, out)
             else:
                 tcp.emit_turn(now, out)
         self._packets_sent += out.sent
         return out.finish()
 
-    def _emit_queue(self, out: Emission) -> None:
+    def _emit_queue(self, now: float, out: Emission) -> None:
         flow, queue = next(iter(self._queues.items()))
         del self._queues[flow]
         packets = queue.packets
+        if packets and not self.may_send(ip.destination(packets[0]), now):
+            self._held[flow] = queue
+            return
         count = 0
         while packets and out.left and count < _TURN:
             packet = packets.popleft()
@@ -369,7 +380,7 @@ class Stack:
             packet: whole, with checksums, at most the MTU.
             flow: whose turn it takes, such as a socket: packets of one flow keep their order.
         """
-        queue = self._queues.get(flow)
+        queue = self._queues.get(flow) or self._held.get(flow)
         if queue is None:
             queue = self._queues[flow] = _PacketQueue()
         # One packet always fits, however large the MTU.
@@ -380,16 +391,16 @@ class Stack:
         queue.octets += len(packet)
         return True
 
-    def queue_room(self, flow: Hashable) -> int:
+    def queue_room(self, flow: Hashable, wanted: int = 1) -> int:
         """Octets that `queue_packet` would still take for this flow.
 
-        A flow that is a socket is marked ready when room comes back after the queue was full.
+        A flow that is a socket is marked ready when room comes back after there was less than wanted.
         """
-        queue = self._queues.get(flow)
+        queue = self._queues.get(flow) or self._held.get(flow)
         if queue is None:
             return FLOW_QUEUE
         room = FLOW_QUEUE - queue.octets
-        if room <= 0:
+        if room < wanted:
             queue.was_full = True
         return max(room, 0)
 
@@ -472,6 +483,11 @@ class Stack:
         """Whether the address is one of ours."""
         return address in self._ours
 
+    @property
+    def has_orphans(self) -> bool:
+        """Whether connections that their owner has closed still have something to deliver."""
+        return any(conn.is_orphan for conn in self._tcp.flows.values())
+
     def set_mtu(self, mtu: int) -> None:
         """The greatest packet from now on."""
         self.mtu = mtu
@@ -500,6 +516,11 @@ class Stack:
         self._tcp.close(self._now)
         self._control.clear()
         self._queues.clear()
+        self._held.clear()
+
+
+def _always(destination: bytes, now: float) -> bool:
+    return True
 
 
 class _PacketQueue:

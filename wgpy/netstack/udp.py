@@ -287,7 +287,8 @@ class UdpTable:
         if header + len(datagram) <= mtu:
             return stack.queue_packet(ip.encode_header(source, destination, ip.UDP, len(datagram)) + datagram, socket)
         size = fragment_size(4 if len(source) == 4 else 6, mtu)
-        if len(datagram) + -(-len(datagram) // size) * (header + 8) > stack.queue_room(socket):
+        octets = len(datagram) + -(-len(datagram) // size) * (header + 8)
+        if octets > stack.queue_room(socket, octets):
             return False
         self._identification += 1
         for packet in fragments_of(

@@ -228,17 +228,26 @@ class Engine:
             return DropReason.NO_PEER_FOR_DESTINATION
         return DropReason.NO_ENDPOINT if peer.endpoint is None else None
 
-    def may_send(self, destination: bytes) -> bool:
-        """Whether packets for an address need not wait behind others that wait for a session.
+    def may_send(self, destination: bytes, now: float) -> bool:
+        """Whether a packet for an address would leave at once; if not, a handshake is under way now.
 
-        False is back-pressure: the first packets ask for a handshake and wait, what follows should stay where it is
-        until they have left. A packet that would be refused need not wait for anybody.
+        This is back-pressure: a sender that can wait keeps its packets until `HandshakeCompleted`, instead of having
+        the oldest of them dropped. A packet that would be refused need not wait.
 
         Args:
             destination: 4 or 16 octets.
+            now: engine time.
         """
+        if self.refusal(destination) is not None:
+            return True
+        self._advance(now)
         peer = self._allowed_ips.lookup(destination)
-        return peer is None or not peer.staged.count
+        assert peer is not None, "a destination without a peer is refused"
+        if peer.may_send(now):
+            return True
+        peer.initiate(now)
+        self._schedule(peer)
+        return False
 
     # --- datagrams in ------------------------------------------------------------------------------------------------
 

@@ -140,6 +140,11 @@ class Peer:
             self.staged.append(slab)
         self.initiate(now)
 
+    def may_send(self, now: float) -> bool:
+        """Whether a packet would leave at once."""
+        keypair = self.slots.current
+        return keypair is not None and not self.staged.count and keypair.may_send(now, 1)
+
     def send_staged(self, now: float) -> bool:
         """Send what was staged, if the current keypair may carry it all.
 

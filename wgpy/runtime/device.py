@@ -130,7 +130,8 @@ class Device:
             slabs = packets.read_batch()
             if slabs:
                 engine.send_slabs(slabs, self._now())
-                await self._flush()
+            # Even asking for packets may have started a handshake (`Engine.may_send`).
+            await self._flush()
 
     async def _look_at_link(self) -> None:
         if self.look_at_link is not None:

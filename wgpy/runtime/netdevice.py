@@ -43,7 +43,6 @@ class NetDevice:
         name: what people call it.
         stack: without I/O.
         drops: packets that the stack refused.
-        may_send: whether packets for an address may follow now, or should wait behind others (`Engine.may_send`).
         watchers: called with the slabs that come and go, for captures.
     """
 
@@ -57,7 +56,6 @@ class NetDevice:
         self.name = name
         self.stack = stack
         self.drops: Counter[DropReason] = stack.drops
-        self.may_send: Callable[[bytes], bool] = lambda _: True
         self.watchers: list[Callable[[Sequence[Slab]], None]] = []
         self._readers: dict[Socket, trio.lowlevel.Task] = {}
         self._writers: dict[Socket, trio.lowlevel.Task] = {}

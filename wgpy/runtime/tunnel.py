@@ -118,7 +118,7 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
     icmp = Icmp(stack, random=world.random)
     packets = NetDevice("netstack", stack)
     async with open_device(config, packets, keylog=keylog) as device:
-        packets.may_send = device.engine.may_send
+        stack.may_send = device.engine.may_send
         net = Net(packets, icmp, addresses=addresses, servers=config.dns, refusal=device.engine.refusal)
         with _unwrapped():
             async with trio.open_nursery() as nursery:

@@ -68,6 +68,9 @@ class World(Protocol):
     def mark_ready(self, socket: TcpConnection | TcpListener) -> None:
         """The readiness of a socket changed."""
 
+    def may_send(self, destination: bytes, now: float) -> bool:
+        """See `Stack.may_send`."""
+
     def count_drop(self, reason: DropReason) -> None:
         """One segment was refused."""
 
@@ -111,6 +114,8 @@ class TcpHost:
         self._fallback_listener: TcpListener | None = None
         self._prompt: deque[TcpConnection] = deque()
         self._turns: deque[TcpConnection] = deque()
+        # Those whose turn it was while their way was closed.
+        self._held: deque[TcpConnection] = deque()
         self._granted = 0
         self._resets = float(RESETS_BURST)
         self._resets_at = 0.0
@@ -387,6 +392,9 @@ class TcpHost:
     def emit_prompt(self, now: float, out: Emission) -> None:
         """Bare acknowledgements, SYNs and probes; whoever has octets to send takes its turn with the others."""
         prompt = self._prompt
+        if self._held:
+            self._turns.extendleft(reversed(self._held))
+            self._held.clear()
         while prompt and out.left:
             conn = prompt.popleft()
             if conn.state >= State.ESTABLISHED and sending.can_send(conn, now):
@@ -406,6 +414,9 @@ class TcpHost:
     def emit_turn(self, now: float, out: Emission) -> None:
         """Let the next connection send one slab."""
         conn = self._turns.popleft()
+        if not self._world.may_send(conn.headers.destination, now):
+            self._held.append(conn)
+            return
         left = out.left
         conn.emit(now, out, min(left, _TURN))
         if out.left != left and conn.has_output(now):
@@ -458,6 +469,7 @@ class TcpHost:
         self.time_wait.clear()
         self._prompt.clear()
         self._turns.clear()
+        self._held.clear()
 
 
 def _key(local: bytes, local_port: int, remote: bytes, remote_port: int) -> bytes:
