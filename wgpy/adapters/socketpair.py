@@ -95,9 +95,13 @@ class DatagramSocket(socket.socket):
 
 
 def datagram_pair() -> tuple[DatagramSocket, socket.socket]:
-    """Two connected sockets that keep datagrams apart: the one to give away, and our end."""
-    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    return DatagramSocket(socket.AF_UNIX, socket.SOCK_DGRAM, fileno=theirs.detach()), ours
+    """Two UDP sockets that talk to each other only: the one to give away, and our end."""
+    theirs, ours = DatagramSocket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for one in (theirs, ours):
+        one.bind(("127.0.0.1", 0))
+    theirs.connect(ours.getsockname())
+    ours.connect(theirs.getsockname())
+    return theirs, ours
 
 
 async def pump_datagrams(inside: Datagrams, ours: socket.socket) -> None:
