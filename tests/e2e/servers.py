@@ -56,7 +56,7 @@ def dns(address: str, *entries: str) -> None:
         (kind,) = struct.unpack_from("!H", query, at + 1)
         question = query[12 : at + 5]
         name = ".".join(labels)
-        print(f"asked for {name}", flush=True)
+        print(f"asked for {name.lower()}", flush=True)
         known = table.get(name.lower())
         answers = [one for one in known or [] if (one.version == 4) == (kind == 1)] if kind in (1, 28) else []
         body = b"".join(

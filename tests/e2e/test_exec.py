@@ -209,19 +209,22 @@ install -m 600 -o 65534 -g 65534 {config} /mnt/office.conf
 cd /
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \\
     env PYTHONPATH=/mnt/code:/mnt/site LD_LIBRARY_PATH=/mnt/python/lib HOME=/ \\
-    /mnt/python/bin/{name} -m wgpy exec /mnt/office.conf -- {program}
+    /mnt/python/bin/{name} -m wgpy {command}
 """
 
 
-def as_nobody(office: Office, config: Path, *program: str, tun_mode: str = "666") -> subprocess.CompletedProcess[str]:
-    """Run `wgpy exec` as nobody, without a single capability, with a /dev/net/tun that everybody may open."""
+CONFINED = ("exec", "/mnt/office.conf", "--")
+
+
+def as_nobody(office: Office, config: Path, *command: str, tun_mode: str = "666") -> subprocess.CompletedProcess[str]:
+    """Run a command of `wgpy` as nobody, without a single capability; the configuration is /mnt/office.conf."""
     script = UNPRIVILEGED.format(
         python=sys.base_prefix,
         site=sysconfig.get_path("purelib"),
         code=REPOSITORY,
         config=config,
         name=f"python3.{sys.version_info.minor}",
-        program=shlex.join(program),
+        command=shlex.join(command),
         mode=tun_mode,
     )
     return subprocess.run(
@@ -236,14 +239,14 @@ def as_nobody(office: Office, config: Path, *program: str, tun_mode: str = "666"
 
 def test_nobody_needs_no_privilege(office: Office) -> None:
     script = f"id -u; grep CapEff /proc/self/status; curl -sS --max-time 20 {WEB}; ping -c1 -W10 {RIGHT.inner4}"
-    done = as_nobody(office, office.config(), "sh", "-c", script)
+    done = as_nobody(office, office.config(), *CONFINED, "sh", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("65534\nCapEff:\t0000000000000000\nhello from ")
     assert " 1 received" in done.stdout
 
 
 def test_nobody_is_told_when_the_tun_device_is_closed(office: Office) -> None:
-    done = as_nobody(office, office.config(), "true", tun_mode="600")
+    done = as_nobody(office, office.config(), *CONFINED, "true", tun_mode="600")
     assert done.returncode == 125
     assert "chmod 666 /dev/net/tun" in done.stderr
 

@@ -75,14 +75,12 @@ class _StandardStreams:
     """
 
     def __init__(self) -> None:
-        import trio
-
-        self._reading = trio.CancelScope()
+        self._reading: Any = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         import trio
 
-        with self._reading:
+        with trio.CancelScope() as self._reading:
             return await trio.to_thread.run_sync(os.read, 0, max_bytes or _CHUNK, abandon_on_cancel=True)
         return b""
 
@@ -96,7 +94,7 @@ class _StandardStreams:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
-        if os.isatty(0):
+        if os.isatty(0) and self._reading is not None:
             # Somebody at a terminal would have to type Ctrl-D to a connection that has ended.
             self._reading.cancel()
 
