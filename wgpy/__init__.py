@@ -1,8 +1,9 @@
-"""WireGuard in Python: a protocol engine without I/O, a runtime on trio, and a TUN driver.
+"""WireGuard in Python: a protocol engine without I/O, a runtime on trio, a TUN driver and a TCP/IP stack of its own.
 
 The path of a packet, from an application to a peer, with the module that owns each step:
 
     TUN interface --- tun.linux, dataplane.split      a superpacket becomes rows of one slab
+    or streams ------ runtime.streams, netstack       octets become rows of one slab, when there is room for them
         |
     Engine ---------- protocol.engine                 destination -> peer (allowedips), keypair or staging (peer)
         |
@@ -10,7 +11,8 @@ The path of a packet, from an application to a peer, with the module that owns e
         |
     UDP socket ------ runtime.udp                     one UDP_SEGMENT send per slab
 
-and back: runtime.udp (UDP_GRO), protocol.engine, dataplane.transport (open, replay), dataplane.merge, tun.linux.
+and back: runtime.udp (UDP_GRO), protocol.engine, dataplane.transport (open, replay), then dataplane.merge, tun.linux or
+netstack, runtime.netdevice.
 Handshakes are in noise.handshake, timers in protocol.timers, the one nursery in runtime.device.
 
 What is exported here is the public interface; it is loaded on first use, so that programs which only want the engine
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     )
     from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
     from wgpy.runtime.device import Device
-    from wgpy.runtime.tunnel import open_device, open_interface
+    from wgpy.runtime.tunnel import Tunnel, open_device, open_interface, open_tunnel
     from wgpy.tun.base import PacketDevice
     from wgpy.tun.memory import MemoryDevice
 
@@ -76,11 +78,13 @@ _HOMES = {
     "PublicKey": "keys",
     "SessionExpired": "protocol.events",
     "Slab": "dataplane.slab",
+    "Tunnel": "runtime.tunnel",
     "TunnelClosed": "errors",
     "UnknownPeer": "protocol.events",
     "WgpyError": "errors",
     "open_device": "runtime.tunnel",
     "open_interface": "runtime.tunnel",
+    "open_tunnel": "runtime.tunnel",
 }
 
 __all__ = [
@@ -107,11 +111,13 @@ __all__ = [
     "PublicKey",
     "SessionExpired",
     "Slab",
+    "Tunnel",
     "TunnelClosed",
     "UnknownPeer",
     "WgpyError",
     "open_device",
     "open_interface",
+    "open_tunnel",
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import trio
@@ -37,7 +37,12 @@ class Weather:
 
 
 class Host:
-    """One end of a link."""
+    """One end of a link.
+
+    Attributes:
+        seen: packets that it sent.
+        swallow: whether one that it sends never arrives.
+    """
 
     def __init__(self, addresses: tuple[str, ...], servers: tuple[str, ...], *, mtu: int, seed: str) -> None:
         randbytes = random.Random(seed).randbytes
@@ -46,6 +51,7 @@ class Host:
         self.device = NetDevice(seed, self.stack)
         self.net = Net(self.device, self.icmp, addresses=addresses, servers=servers)
         self.seen: list[bytes] = []
+        self.swallow: Callable[[bytes], bool] = lambda packet: False
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +80,7 @@ async def _carry(host: Host, other: Host, weather: Weather, chance: random.Rando
             await trio.sleep_until(due)
             now = []
             for packet in packets:
-                if chance.random() < weather.loss:
+                if host.swallow(packet) or chance.random() < weather.loss:
                     continue
                 if chance.random() < weather.repeats:
                     now.append(packet)
@@ -117,3 +123,14 @@ async def joined_tunnels(**more: object) -> AsyncIterator[tuple[Tunnel, Tunnel]]
         )
         async with open_tunnel(a_config) as a:
             yield a, b
+
+
+def guest_of(b: Tunnel) -> InterfaceConfig:
+    """The configuration of a third tunnel, 10.0.0.3, that `b` was told about."""
+    key = PrivateKey.generate()
+    b.device.add_peer(PeerConfig(key.public_key, allowed_ips=["10.0.0.3/32"]))
+    b_key = b.device.engine.private_key
+    assert b_key is not None
+    endpoint = f"127.0.0.1:{b.device.udp.port}"
+    to_b = PeerConfig(b_key.public_key, allowed_ips=["10.0.0.2/32"], endpoint=endpoint)
+    return InterfaceConfig(key, addresses=["10.0.0.3/24"], peers=[to_b])

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import random
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
 import trio
 import trio.testing
+from scapy.layers.dns import DNS, DNSRR
 
-from tests.runtime.links import Host, joined_nets
+from tests.runtime.links import Host, Weather, guest_of, joined_nets, joined_tunnels
+from tests.runtime.test_net import name_server, zone
+from wgpy.runtime.listeners import NetListener
 from wgpy.runtime.streams import NetStream
+from wgpy.runtime.tunnel import Tunnel, open_tunnel
 
 
 async def connected(a: Host, b: Host, host: str = "10.0.0.2", port: int = 80) -> tuple[NetStream, NetStream]:
@@ -45,3 +56,413 @@ async def test_trio_s_check_of_two_way_streams(autojump_clock: trio.testing.Mock
             return await connected(a, b, "fd00::2")
 
         await trio.testing.check_two_way_stream(make, None)
+
+
+# --- dialling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["10.0.0.2", "fd00::2"])
+async def test_nobody_listens(host: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, _):
+        with pytest.raises(ConnectionRefusedError):
+            await a.net.open_tcp_stream(host, 80)
+        assert a.net.statistics().connections == 0
+
+
+async def test_nobody_answers(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets(Weather(loss=1.0)) as (a, _):
+        before = trio.current_time()
+        with pytest.raises(TimeoutError):
+            await a.net.open_tcp_stream("10.0.0.2", 80)
+        assert 60 < trio.current_time() - before < 200
+        assert a.net.statistics().connections == 0
+
+
+async def test_a_cancelled_dial_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets(Weather(loss=1.0)) as (a, _):
+        with trio.move_on_after(5) as scope:
+            await a.net.open_tcp_stream("10.0.0.2", 80)
+        assert scope.cancelled_caught
+        assert a.net.statistics().connections == 0
+
+
+async def test_ends_have_addresses(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b):
+        stream, other = await connected(a, b, "fd00::2", 443)
+        assert stream.remote_address == other.local_address == ("fd00::2", 443)
+        assert stream.local_address == other.remote_address
+        assert stream.local_address[0] == "fd00::1"
+
+
+async def test_a_local_address_can_be_chosen(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b), await one_listener(b):
+        stream = await a.net.open_tcp_stream("10.0.0.2", 80, local="10.0.0.1")
+        assert stream.local_address[0] == "10.0.0.1"
+        with pytest.raises(OSError, match="address") as refused:
+            await a.net.open_tcp_stream("10.0.0.2", 80, local="10.0.0.77")
+        assert refused.value.errno == errno.EADDRNOTAVAIL
+
+
+async def one_listener(at: Host | Tunnel, port: int = 80, **more: object) -> NetListener:
+    [listener] = await at.net.open_tcp_listeners(port, **more)  # type: ignore[arg-type]
+    return listener
+
+
+async def test_a_silent_family_costs_a_quarter_of_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 8305: IPv6 first, and IPv4 beside it when that takes too long."""
+    async with joined_nets() as (a, b), name_server(b, zone), await one_listener(b, host="10.0.0.2") as listener:
+        b.stack.register_unreachable(lambda *_: None)
+        a.swallow = lambda packet: packet[0] >> 4 == 6
+        before = trio.current_time()
+        stream = await a.net.open_tcp_stream("www.example", 80)
+        assert stream.remote_address == ("10.0.0.2", 80)
+        assert trio.current_time() - before == pytest.approx(0.25)
+        await listener.accept()
+        assert a.net.statistics().connections == 1, "the other attempt is gone"
+
+
+async def test_a_family_that_refuses_costs_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b), name_server(b, zone), await one_listener(b, host="10.0.0.2"):
+        before = trio.current_time()
+        stream = await a.net.open_tcp_stream("www.example", 80, happy_eyeballs_delay=None)
+        assert stream.remote_address == ("10.0.0.2", 80)
+        assert trio.current_time() - before < 0.1
+
+
+async def test_when_every_address_fails_all_causes_are_told(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b), name_server(b, zone):
+        with pytest.raises(OSError, match=r"www\.example:80") as refused:
+            await a.net.open_tcp_stream("www.example", 80)
+        causes = refused.value.__cause__
+        assert isinstance(causes, ExceptionGroup)
+        assert [type(cause) for cause in causes.exceptions] == [ConnectionRefusedError] * 2
+
+
+# --- listening -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_port_is_one_s_own(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, _), await one_listener(a, 80):
+        with pytest.raises(OSError, match="80") as refused:
+            await a.net.open_tcp_listeners(80)
+        assert refused.value.errno == errno.EADDRINUSE
+        with pytest.raises(OSError, match="address") as refused:
+            await a.net.open_tcp_listeners(81, host="10.0.0.77")
+        assert refused.value.errno == errno.EADDRNOTAVAIL
+        async with await one_listener(a, 0) as listener:
+            assert listener.address[1] >= 1024
+
+
+async def test_serve_tcp_keeps_the_contract_of_trio(autojump_clock: trio.testing.MockClock) -> None:
+    async def echo(stream: NetStream) -> None:
+        async for octets in stream:
+            await stream.send_all(octets)
+        await stream.aclose()
+
+    async with joined_nets() as (a, b), trio.open_nursery() as nursery:
+        [listener] = await nursery.start(b.net.serve_tcp, echo, 7)
+        assert listener.address == (None, 7)
+
+        async def ask(number: int) -> None:
+            async with await a.net.open_tcp_stream(("10.0.0.2", "fd00::2")[number % 2], 7) as stream:
+                await stream.send_all(number.to_bytes(2) * 5000)
+                await stream.send_eof()
+                assert b"".join([octets async for octets in stream]) == number.to_bytes(2) * 5000
+
+        async with trio.open_nursery() as clients:
+            for number in range(50):
+                clients.start_soon(ask, number)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_leaves_its_stream_open_has_said_everything(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def answer(stream: NetStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(bytes(100_000))
+
+    async with joined_nets(Weather(delay=0.02)) as (a, b), trio.open_nursery() as nursery:
+        await nursery.start(b.net.serve_tcp, answer, 80)
+        async with await a.net.open_tcp_stream("10.0.0.2", 80) as stream:
+            await stream.send_all(b"?")
+            assert len(b"".join([octets async for octets in stream])) == 100_000
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_fails_resets_its_stream(autojump_clock: trio.testing.MockClock) -> None:
+    async def fail(stream: NetStream) -> None:
+        await stream.send_all(b"half of the")
+        await stream.receive_some()
+        raise RuntimeError("truth")
+
+    async def ask(a: Host) -> None:
+        stream = await a.net.open_tcp_stream("10.0.0.2", 80)
+        assert await stream.receive_some() == b"half of the"
+        await stream.send_all(b"?")
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        asked.set()
+
+    asked = trio.Event()
+    async with joined_nets() as (a, b), trio.open_nursery() as clients:
+        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="truth"), flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(b.net.serve_tcp, fail, 80)
+                clients.start_soon(ask, a)
+        await asked.wait()
+
+
+async def test_closing_a_listener_resets_who_was_not_accepted(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b), trio.open_nursery() as nursery:
+        listener = await one_listener(b)
+        stream = await a.net.open_tcp_stream("10.0.0.2", 80)
+        await trio.sleep(0.1)
+        await listener.aclose()
+        with pytest.raises(trio.BrokenResourceError) as broken:
+            await stream.receive_some()
+        assert isinstance(broken.value.__cause__, ConnectionResetError)
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+        listener = await one_listener(b)
+
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await listener.accept()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+# --- the ends of a connection ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("close", [NetStream.aclose, trio.aclose_forcefully])
+async def test_closing_delivers_what_was_sent(
+    close: Callable[[NetStream], Awaitable[None]], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined_nets(Weather(delay=0.02)) as (a, b):
+        stream, other = await connected(a, b)
+        await stream.send_all(bytes(100_000))
+        await close(stream)
+        assert len(b"".join([octets async for octets in other])) == 100_000
+        await other.aclose()
+        await trio.sleep(1)
+        assert a.net.statistics().connections == b.net.statistics().connections == 0
+
+
+async def test_closing_ends_in_a_reset_when_nobody_takes_what_was_sent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    weather = Weather()
+    async with joined_nets(weather) as (a, b):
+        stream, _ = await connected(a, b)
+        weather.loss = 1.0
+        await stream.send_all(b"into the void")
+        await stream.aclose()
+        await trio.sleep(4.9)
+        assert a.net.statistics().connections == 1
+        await trio.sleep(0.2)
+        assert a.net.statistics().connections == 0
+
+
+@pytest.mark.parametrize("how", ["unread", "aborted"])
+async def test_an_end_without_ceremony_is_a_reset(how: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b):
+        stream, other = await connected(a, b)
+        await other.send_all(b"before the end")
+        if how == "unread":
+            await trio.sleep(0.1)
+            await stream.aclose()
+        else:
+            assert await stream.receive_some() == b"before the end"
+            stream.abort()
+        with pytest.raises(trio.BrokenResourceError) as broken:
+            await other.receive_some()
+        assert isinstance(broken.value.__cause__, ConnectionResetError)
+        with pytest.raises(trio.BrokenResourceError):
+            await other.send_all(b"more")
+
+
+async def test_what_came_before_a_reset_is_read_first(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b):
+        stream, other = await connected(a, b)
+        await other.send_all(b"the last words")
+        await trio.sleep(0.1)
+        other.abort()
+        await trio.sleep(0.1)
+        assert await stream.receive_some() == b"the last words"
+        with pytest.raises(trio.BrokenResourceError) as broken:
+            await stream.receive_some()
+        assert isinstance(broken.value.__cause__, ConnectionResetError)
+
+
+async def test_a_user_timeout_breaks_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    weather = Weather()
+    async with joined_nets(weather) as (a, b):
+        stream, _ = await connected(a, b)
+        stream.set_user_timeout(20)
+        weather.loss = 1.0
+        before = trio.current_time()
+        await stream.send_all(b"anybody?")
+        with pytest.raises(trio.BrokenResourceError) as broken:
+            await stream.receive_some()
+        assert isinstance(broken.value.__cause__, TimeoutError)
+        assert trio.current_time() - before == pytest.approx(20, abs=1)
+
+
+async def test_keepalive_finds_a_dead_peer_and_spares_a_living_one(autojump_clock: trio.testing.MockClock) -> None:
+    weather = Weather(delay=0.01)
+    async with joined_nets(weather) as (a, b):
+        stream, _ = await connected(a, b)
+        stream.set_keepalive(True, idle=10, interval=2, probes=3)
+        with trio.move_on_after(100) as scope:
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        weather.loss = 1.0
+        before = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError) as broken:
+            await stream.receive_some()
+        assert isinstance(broken.value.__cause__, TimeoutError)
+        assert trio.current_time() - before < 20
+
+
+async def test_a_cancelled_receive_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets(Weather(delay=0.3)) as (a, b):
+        stream, other = await connected(a, b)
+        await other.send_all(b"later")
+        with trio.move_on_after(0.1) as scope:
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        assert await stream.receive_some() == b"later"
+
+
+async def test_leaving_the_tunnel_wakes_streams_and_listeners_and_resets_the_other_end() -> None:
+    async with joined_tunnels() as (_, b):
+        [listener] = await b.net.open_tcp_listeners(80)
+        async with trio.open_nursery() as nursery:
+            async with open_tunnel(guest_of(b)) as c:
+                stream = await c.net.open_tcp_stream("10.0.0.2", 80)
+                other = await listener.accept()
+                [idle] = await c.net.open_tcp_listeners(81)
+                calls = (stream.receive_some, idle.accept, _fill(stream))
+
+                async def expect_closed(call: Callable[[], Awaitable[object]]) -> None:
+                    with pytest.raises(trio.ClosedResourceError, match="tunnel"):
+                        await call()
+
+                for call in calls:
+                    nursery.start_soon(expect_closed, call)
+                await trio.sleep(0.3)
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"x")
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            await _read_all(other)
+
+
+async def _read_all(stream: NetStream) -> None:
+    async for _ in stream:
+        pass
+
+
+def _fill(stream: NetStream) -> Callable[[], Awaitable[None]]:
+    async def fill() -> None:
+        while True:
+            await stream.send_all(bytes(2**20))
+
+    return fill
+
+
+async def test_leaving_the_tunnel_delivers_what_was_sent_on_closed_streams() -> None:
+    async with joined_tunnels() as (_, b), await one_listener(b) as listener:
+        async with open_tunnel(guest_of(b)) as c, await c.net.open_tcp_stream("10.0.0.2", 80) as stream:
+            await stream.send_all(bytes(2**18))
+        assert len(b"".join([octets async for octets in await listener.accept()])) == 2**18
+
+
+# --- weather ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "weather",
+    [
+        Weather(delay=0.02),
+        Weather(delay=0.02, loss=0.02),
+        Weather(delay=0.02, jitter=0.02),
+        Weather(delay=0.02, repeats=0.05),
+        Weather(delay=0.02, jitter=0.05, loss=0.05, repeats=0.02),
+    ],
+    ids=["clear", "loss", "disorder", "repetition", "everything"],
+)
+@pytest.mark.parametrize("host", ["10.0.0.2", "fd00::2"])
+async def test_both_directions_at_once_through_weather(
+    host: str, weather: Weather, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with joined_nets(weather) as (a, b):
+        stream, other = await connected(a, b, host)
+        sent = {stream: random.Random(1).randbytes(1_500_000), other: random.Random(2).randbytes(1_500_000)}
+        got: dict[NetStream, str] = {}
+
+        async def send(end: NetStream) -> None:
+            await end.send_all(sent[end])
+            await end.send_eof()
+
+        async def receive(end: NetStream) -> None:
+            digest = hashlib.sha256()
+            async for octets in end:
+                digest.update(octets)
+            got[end] = digest.hexdigest()
+
+        with trio.fail_after(300):
+            async with trio.open_nursery() as nursery:
+                for end in (stream, other):
+                    nursery.start_soon(send, end)
+                    nursery.start_soon(receive, end)
+        assert got[stream] == hashlib.sha256(sent[other]).hexdigest()
+        assert got[other] == hashlib.sha256(sent[stream]).hexdigest()
+
+
+async def test_a_name_with_many_addresses_is_asked_for_over_tcp(autojump_clock: trio.testing.MockClock) -> None:
+    def truncated(asked: DNS) -> bytes:
+        return bytes(DNS(id=asked.id, qr=1, tc=1, qd=asked.qd))
+
+    async def serve(stream: NetStream) -> None:
+        async with stream:
+            asked = await stream.receive_some()
+            query = DNS(asked[2:])
+            records = [DNSRR(rrname=query.qd[0].qname, rdata=f"10.1.{n // 200}.{n % 200}") for n in range(1000)]
+            reply = bytes(DNS(id=query.id, qr=1, qd=query.qd, an=records))
+            await stream.send_all(len(reply).to_bytes(2) + reply)
+
+    async with joined_nets() as (a, b), name_server(b, truncated), trio.open_nursery() as nursery:
+        await nursery.start(b.net.serve_tcp, serve, 53)
+        infos = await a.net.getaddrinfo("many.example", 80, socket.AF_INET, socket.SOCK_STREAM)
+        assert len(infos) == 1000
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_tunnels_with_the_same_addresses_live_side_by_side() -> None:
+    async with joined_tunnels() as (a, b), joined_tunnels() as (c, d):
+        [at_b], [at_d] = await b.net.open_tcp_listeners(80), await d.net.open_tcp_listeners(80)
+        to_b, to_d = await a.net.open_tcp_stream("10.0.0.2", 80), await c.net.open_tcp_stream("10.0.0.2", 80)
+        await to_b.send_all(b"to b")
+        await to_d.send_all(b"to d")
+        assert await (await at_b.accept()).receive_some() == b"to b"
+        assert await (await at_d.accept()).receive_some() == b"to d"
+
+
+async def test_knobs_and_information(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets(Weather(delay=0.05)) as (a, b):
+        stream, other = await connected(a, b)
+        stream.set_no_delay(False)
+        for _ in range(20):
+            await stream.send_all(b"x")
+        await trio.sleep(1)
+        packets = [packet for packet in a.seen if packet.endswith(b"x")]
+        assert len(packets) == 2, "Nagle: one at once, the rest when that was acknowledged"
+        assert await other.receive_some() == b"x" * 20
+        info = stream.tcp_info()
+        assert info.srtt == pytest.approx(0.1, rel=0.5)
+        assert info.mss > 1300
+        assert repr(stream).startswith("<NetStream ('10.0.0.1'")

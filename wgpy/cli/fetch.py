@@ -68,10 +68,11 @@ def _fetch(options: argparse.Namespace) -> int:
         if options.include:
             head = f"HTTP/1.1 {answer.status} {answer.reason}\n{answer.headers}"
             sys.stdout.buffer.write(head.encode())
-        try:
-            shutil.copyfileobj(answer, out)
-        except http.client.IncompleteRead as problem:
-            raise OSError(None, f"{options.url}: the answer ended {problem.expected or 'some'} octets early") from None
+        shutil.copyfileobj(answer, out)
+        # Octets that Content-Length promised; `http.client` keeps quiet about those that never came.
+        missing = getattr(answer.fp if isinstance(answer, urllib.error.HTTPError) else answer, "length", None)
+        if missing:
+            raise OSError(None, f"{options.url}: the answer ended {missing} octets early")
     return code
 
 

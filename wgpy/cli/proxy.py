@@ -119,6 +119,7 @@ async def _serve(config: Any, doors: Doors, credentials: Credentials | None, opt
     from wgpy.adapters.proxies.gate import Gate, Limits
     from wgpy.adapters.proxies.observe import Observer
     from wgpy.adapters.proxies.service import run_service
+    from wgpy.adapters.unwrap import unwrapped
     from wgpy.runtime.tunnel import open_tunnel
 
     gate = Gate(
@@ -137,10 +138,13 @@ async def _serve(config: Any, doors: Doors, credentials: Credentials | None, opt
     def show(lines: list[str]) -> None:
         print("\n".join(lines), flush=True)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop_at_signal)
-        async with open_tunnel(config) as tunnel:
-            observer = Observer(config, tunnel.device, tunnel.net, gate)
-            await run_service(doors, tunnel.net, gate, stop=stop, observer=observer, grace=options.grace, on_open=show)
-        nursery.cancel_scope.cancel()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_at_signal)
+            async with open_tunnel(config) as tunnel:
+                observer = Observer(config, tunnel.device, tunnel.net, gate)
+                await run_service(
+                    *(doors, tunnel.net, gate), stop=stop, observer=observer, grace=options.grace, on_open=show
+                )
+            nursery.cancel_scope.cancel()
     return 0

@@ -47,7 +47,10 @@ _UNREACHABLE_V4: Final = {
     3: IcmpError.PORT_UNREACHABLE,
     4: IcmpError.TOO_BIG,
     6: IcmpError.NET_UNREACHABLE,
+    9: IcmpError.PROHIBITED,
+    10: IcmpError.PROHIBITED,
     11: IcmpError.NET_UNREACHABLE,
+    13: IcmpError.PROHIBITED,
 }
 _UNREACHABLE_V6: Final = {
     0: IcmpError.NET_UNREACHABLE,
@@ -238,6 +241,8 @@ class Icmp:
         source, destination, protocol, transport = quoted
         ports = int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
         number = 0 if kind is IcmpError.TOO_BIG else int(kind.value)
+        if kind is IcmpError.PROHIBITED and version == 4:
+            number = errno.EHOSTUNREACH
         if protocol == ip.TCP:
             sequence = int.from_bytes(transport[4:8])
             self._stack.tcp_icmp_error(kind, (source, ports[0]), (destination, ports[1]), sequence, now, mtu=mtu)

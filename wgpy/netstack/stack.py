@@ -511,6 +511,10 @@ class Stack:
             drops=dict(self.drops),
         )
 
+    def abort(self, now: float) -> None:
+        """Reset every connection; the resets are sent by the next `emit`."""
+        self._tcp.abort(now)
+
     def close(self) -> None:
         """Give everything up at once; every socket fails with ECONNABORTED. Nothing more is sent."""
         self._tcp.close(self._now)

@@ -25,9 +25,10 @@ from wgpy.runtime import world
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from wgpy.config import PeerConfig
+    from wgpy.dataplane.slab import Slab
     from wgpy.keys import PublicKey
     from wgpy.protocol.engine import Engine
     from wgpy.protocol.statistics import EngineStatistics
@@ -55,6 +56,7 @@ class Device:
         udp: the sockets.
         look_at_link: sees whether the interface is up; asked when something arrives for one that seems to be down,
             because what arrives may be quicker than the news that it came up. None where nothing can be seen.
+        last_packets: asked at the end for packets that say goodbye; None where nobody is to be told.
 
     Example:
         >>> async def main():
@@ -72,6 +74,7 @@ class Device:
         self.udp = udp
         engine.listen_port = udp.port
         self.look_at_link: Callable[[], Awaitable[None]] | None = None
+        self.last_packets: Callable[[], Sequence[Slab]] | None = None
         self._timer = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
@@ -96,6 +99,8 @@ class Device:
             raise TunnelClosed(str(closed.exceptions[0])) from None
         finally:
             self._nursery = None
+            if self.last_packets is not None:
+                self._send_nowait(self.last_packets())
             # Keys and staged packets go before the sockets do.
             self.engine.set_private_key(None, world.now())
             self.engine.set_up(False, world.now())
@@ -182,6 +187,12 @@ class Device:
             wake = trio.current_time() + deadline - world.now()
             if wake < self._timer.deadline:
                 self._timer.deadline = wake
+
+    def _send_nowait(self, slabs: Sequence[Slab]) -> None:
+        """Seal and send what can be sent without waiting; the rest is lost."""
+        self.engine.send_slabs(slabs, self._now())
+        self.udp.send(self.engine.datagrams_to_send())
+        self._note_failures()
 
     def _note_failures(self) -> None:
         udp, engine = self.udp, self.engine

@@ -124,6 +124,9 @@ class Net:
                 await device.until_writable(connection)
                 if connection.error is not None:
                     raise connection.error
+                if connection.soft_error and not is_last:
+                    # RFC 5461: news that may be wrong; but there is another address to try.
+                    raise OSError(connection.soft_error, f"{os.strerror(connection.soft_error)}: {address}")
         except BaseException:
             connection.abort(world.now())
             device.changed()
@@ -165,9 +168,20 @@ class Net:
         handler_nursery: trio.Nursery | None = None,
         task_status: trio.TaskStatus[list[NetListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen, and run a handler for every connection; the contract of `trio.serve_tcp`."""
+        """Listen, and run a handler for every connection; the contract of `trio.serve_tcp`.
+
+        A connection whose handler raises is reset, so that its other end takes nothing cut short for the whole.
+        """
+
+        async def handle(stream: NetStream) -> None:
+            try:
+                await handler(stream)
+            except BaseException:
+                stream.abort()
+                raise
+
         listeners = await self.open_tcp_listeners(port, host=host, backlog=backlog)
-        await trio.serve_listeners(handler, listeners, handler_nursery=handler_nursery, task_status=task_status)
+        await trio.serve_listeners(handle, listeners, handler_nursery=handler_nursery, task_status=task_status)
 
     # --- UDP and ping ------------------------------------------------------------------------------------------------
 

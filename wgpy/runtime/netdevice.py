@@ -117,6 +117,12 @@ class NetDevice:
         self._fetch()
         self._set_timer(now)
 
+    def last_batch(self) -> list[Slab]:
+        """Resets for all that is still open, so that nobody at the other end waits for us."""
+        now = world.now()
+        self.stack.abort(now)
+        return self.stack.emit(now, _BUDGET)
+
     def close(self) -> None:
         """See `PacketDevice.close`; tasks that wait get ClosedResourceError, or BrokenResourceError if it failed."""
         if self._is_closed:

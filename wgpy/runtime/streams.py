@@ -152,22 +152,18 @@ class NetStream(trio.abc.HalfCloseableStream):
     # --- ends --------------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Deliver what was sent, then a FIN; reset after five seconds, when unread data is lost, or when cancelled.
+        """Close; what was sent is still delivered, and then a FIN, or after five seconds a reset.
 
-        To close it again changes nothing: `trio.serve_listeners` does that, forcefully, with what a handler closed.
+        When there is unread data, the reset comes at once (RFC 1122 4.2.2.13). Being cancelled changes nothing, as with
+        a socket of the system: `trio.serve_listeners` closes forcefully what its handler leaves open. Who wants the
+        other end to know that something went wrong calls `abort`.
         """
-        if self._is_closed:
-            await trio.lowlevel.checkpoint()
-            return
-        try:
+        if not self._is_closed:
             self._is_closed = True
             self._device.wake(self._connection)
-            await trio.lowlevel.checkpoint()
-        except BaseException:
-            self.abort()
-            raise
-        self._connection.close(world.now())
-        self._device.changed()
+            self._connection.close(world.now())
+            self._device.changed()
+        await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         """Reset the connection."""

@@ -119,6 +119,7 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
     packets = NetDevice("netstack", stack)
     async with open_device(config, packets, keylog=keylog) as device:
         stack.may_send = device.engine.may_send
+        device.last_packets = packets.last_batch
         net = Net(packets, icmp, addresses=addresses, servers=config.dns, refusal=device.engine.refusal)
         with _unwrapped():
             async with trio.open_nursery() as nursery:

@@ -48,7 +48,7 @@ _LETTERS: Final = {
 _MILLISECOND: Final = 0.001
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sent:
     """One TCP segment of the stack.
 
@@ -71,6 +71,12 @@ class Sent:
     seq: int
     ack: int
     sack: tuple[tuple[int, int], ...]
+
+    def __repr__(self) -> str:
+        """As tcpdump would say it."""
+        window, stamp = self.segment.window, self.segment.timestamps
+        octets = f"{self.seq}:{self.seq + len(self.payload)}({len(self.payload)})"
+        return f"<{self.time:.4f} {self.flags} {octets} ack {self.ack} win {window} sack {self.sack} ts {stamp}>"
 
 
 class Script:
@@ -227,7 +233,7 @@ class Script:
     # --- segments out ------------------------------------------------------------------------------------------------
 
     def collect(self) -> None:
-        """Take what the stack has to send now; verbs of a connection need it before time passes, or `expect` does it."""
+        """Take what the stack has to send now; `expect` and `sleep` begin with it."""
         while slabs := self.stack.emit(self.now, 1024):
             for group in sort_rows(slabs, ()).groups:
                 for row in group.slab:
@@ -282,7 +288,7 @@ class Script:
         return sent
 
     def expect_run(self, first: int, end: int, size: int) -> list[Sent]:
-        """The next segments of the stack carry exactly the octets from `first` to `end`, `size` in each but the last."""
+        """The next segments of the stack carry the octets from `first` to `end`, `size` in each but the last."""
         run: list[Sent] = []
         while first < end:
             self.collect()
@@ -330,7 +336,8 @@ class Script:
         self.collect()
         while not condition():
             deadline = self.stack.next_deadline()
-            assert deadline is not None and deadline <= end, "it never came to be so"
+            assert deadline is not None, "it never came to be so: the stack waits for nothing"
+            assert deadline <= end, "it did not come to be so in time"
             self.sleep(max(deadline - self.now, 0.0))
 
 

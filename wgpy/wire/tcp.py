@@ -30,9 +30,9 @@ __all__ = [
     "SYN",
     "TIMESTAMPS_SIZE",
     "URG",
-    "encode",
     "Segment",
     "decode_untrusted",
+    "encode",
     "encode_options",
     "encode_timestamps",
 ]
@@ -107,9 +107,7 @@ def decode_untrusted(packet: Octets, at: int, end: int) -> Segment:
     if length == 32:
         word, value, echo = _TIMESTAMPS.unpack_from(packet, at + HEADER_SIZE)
         if word == _TIMESTAMPS_WORD:
-            return Segment(
-                source, destination, sequence, acknowledgement, flags, window, 32, None, None, (value, echo)
-            )
+            return Segment(source, destination, sequence, acknowledgement, flags, window, 32, None, None, (value, echo))
     fields = source, destination, sequence, acknowledgement, flags, window, length
     return _with_options(fields, bytes(packet[at + HEADER_SIZE : at + length]))
 

@@ -128,17 +128,18 @@ def test_an_answer_with_a_wrong_acknowledgement_is_reset():
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [(IcmpError.PORT_UNREACHABLE, errno.ECONNREFUSED), (IcmpError.PROTOCOL_UNREACHABLE, errno.ENOPROTOOPT),
-     (IcmpError.PROHIBITED, errno.EHOSTUNREACH)],
+    [
+        (IcmpError.PORT_UNREACHABLE, errno.ECONNREFUSED),
+        (IcmpError.PROTOCOL_UNREACHABLE, errno.ENOPROTOOPT),
+        (IcmpError.PROHIBITED, errno.EHOSTUNREACH),
+    ],
 )
 def test_a_hard_icmp_error_ends_an_attempt(kind, expected):
     """A6."""
     script = Script()
     connection = script.connect()
     script.expect("S")
-    script.stack.tcp_icmp_error(
-        kind, (script.local, script.port), (script.remote, 80), script.our_iss, script.now
-    )
+    script.stack.tcp_icmp_error(kind, (script.local, script.port), (script.remote, 80), script.our_iss, script.now)
     assert connection.error is not None
     assert connection.error.errno == expected
 

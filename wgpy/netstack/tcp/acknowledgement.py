@@ -209,7 +209,8 @@ def _control_window(
     cubic = sender.cubic
     if not conn.has_sack and sender.recovery is Recovery.FAST and sender.una == before and sender.duplicates:
         delivered = sender.payload  # what a duplicate acknowledgement stands for
-    if sender.recovery is not Recovery.OPEN and sender.una >= sender.recovery_point:
+    has_ended = sender.recovery is not Recovery.OPEN and sender.una >= sender.recovery_point
+    if has_ended:
         if sender.recovery is Recovery.FAST:
             cubic.recovered()
         sender.rack.note_recovery_end()
@@ -223,10 +224,10 @@ def _control_window(
         if delivered or newly_lost:
             is_safe = sender.una > before and not newly_lost
             cubic.cwnd = sender.prr.window(delivered, sender.pipe, cubic.ssthresh, sender.payload, is_safe=is_safe)
-    elif sender.una > before:
+    elif sender.una > before and not has_ended:
         is_limited = before < sender.limited_until or (cubic.is_slow_start and cubic.cwnd < 2 * sender.max_flight)
         cubic.acknowledged(
-            sender.una - before,
+            delivered,
             now,
             srtt=conn.trip.smoothed,
             una=sender.una,

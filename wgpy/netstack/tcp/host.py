@@ -154,10 +154,10 @@ class TcpHost:
         record = TimeWait(
             conn.headers,
             conn.sender.nxt,
-            conn.receiver.nxt + (conn.receiver.nxt == conn.receiver.fin),
+            conn.receiver.nxt,
+            conn.receiver.window(),
             conn.ts_recent if conn.has_timestamps else None,
             conn.clock(0.0),
-            0.0,
         )
         self.time_wait.add(conn.key, record, now)
         self.mark_ready(conn)
@@ -455,6 +455,11 @@ class TcpHost:
         """RFC 5927 section 4.1: an ICMP error must quote something that is in flight."""
         number = unwrapped(sequence, conn.sender.una)
         return conn.sender.una <= number < conn.sender.nxt
+
+    def abort(self, now: float) -> None:
+        """Reset every connection."""
+        for conn in list(self.flows.values()):
+            conn.abort(now)
 
     def close(self, now: float) -> None:
         """Give everything up without a word."""

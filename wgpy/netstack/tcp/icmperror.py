@@ -38,6 +38,9 @@ def take(conn: TcpConnection, code: int, mtu: int, now: float) -> None:
         conn.fail(OSError(code, os.strerror(code)), now)
     else:
         conn.soft_error = code
+        if conn.state is State.SYN_SENT:
+            # Whoever has another address to try need not wait for this one.
+            conn.host.mark_ready(conn)
 
 
 def _too_big(conn: TcpConnection, mtu: int, now: float) -> None:

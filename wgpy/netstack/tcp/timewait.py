@@ -29,21 +29,23 @@ class TimeWait:
         rcv_nxt: RCV.NXT, absolute.
         ts_recent: last timestamp of the peer; None without timestamps.
         ts_offset: of ours.
+        window: the field that we said last: what was promised is not taken back.
         expires: when it may be forgotten.
     """
 
-    __slots__ = ("expires", "headers", "rcv_nxt", "snd_nxt", "ts_offset", "ts_recent")
+    __slots__ = ("expires", "headers", "rcv_nxt", "snd_nxt", "ts_offset", "ts_recent", "window")
 
     def __init__(
-        self, headers: Headers, snd_nxt: int, rcv_nxt: int, ts_recent: int | None, ts_offset: int, expires: float
+        self, headers: Headers, snd_nxt: int, rcv_nxt: int, window: int, ts_recent: int | None, ts_offset: int
     ) -> None:
-        """Keep what is needed."""
+        """Keep what is needed; the table says for how long."""
         self.headers = headers
         self.snd_nxt = snd_nxt
         self.rcv_nxt = rcv_nxt
         self.ts_recent = ts_recent
         self.ts_offset = ts_offset
-        self.expires = expires
+        self.window = window
+        self.expires = NEVER
 
     def gives_way_to(self, segment: Segment) -> bool:
         """Whether a SYN is surely newer than everything of this connection (RFC 6191 section 2)."""
@@ -65,7 +67,7 @@ class TimeWait:
         options = b""
         if self.ts_recent is not None:
             options = tcp.encode_timestamps((int(now * 1000) + self.ts_offset) & 0xFFFFFFFF, self.ts_recent)
-        return self.headers.packet(self.snd_nxt, self.rcv_nxt, tcp.ACK, 0, options)
+        return self.headers.packet(self.snd_nxt, self.rcv_nxt, tcp.ACK, self.window, options)
 
 
 class TimeWaitTable:
