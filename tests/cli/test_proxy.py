@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from tests.cli.conftest import Run, Spawn, check_help, check_wrong_usage
+from wgpy.adapters.proxies.socks5 import decode_datagram, encode_datagram
 
 
 def doors(process: subprocess.Popen[bytes], count: int) -> list[str]:
@@ -49,6 +50,26 @@ def test_every_door_is_shown_and_leads_into_the_tunnel(start: Spawn) -> None:
     assert process.wait(30) == 0
     assert process.stderr
     assert process.stderr.read() == b""
+
+
+def test_datagrams_through_socks5(start: Spawn) -> None:
+    process = start("proxy", "CONF", "--socks5", "0")
+    (socks5,) = doors(process, 1)
+    with (
+        socket.create_connection(address_of(socks5), timeout=30) as control,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        control.sendall(b"\x05\x01\x00" + b"\x05\x03\x00\x01" + bytes(6))
+        assert control.recv(2) == b"\x05\x00"
+        association = ("127.0.0.1", int.from_bytes(control.recv(10)[8:]))
+        client.settimeout(30)
+        for target in (("office.test", 7), ("10.0.0.2", 7), ("fd00::2", 7)):
+            client.sendto(encode_datagram(target, b"a datagram"), association)
+            answered = decode_datagram(client.recv(1000))
+            assert answered is not None
+            (host, port), payload = answered
+            assert host in ("10.0.0.2", "fd00::2")
+            assert (port, payload) == (7, b"a datagram")
 
 
 def test_a_password_is_made_up_where_none_is_given(start: Spawn) -> None:

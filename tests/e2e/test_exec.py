@@ -8,6 +8,7 @@ left (outer, 192.0.2.1) ═══════ cable ═══════ right 
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shlex
 import signal
@@ -181,6 +182,29 @@ def test_signals_are_passed_on(office: Office, name: str) -> None:
     process.signal(getattr(signal, name))
     assert process.wait() == 7
     assert process.output == f"caught {name}\n"
+
+
+def test_ctrl_c_at_a_terminal_reaches_the_program_once(office: Office) -> None:
+    """The terminal signals the whole process group: what is passed on must not come on top of that."""
+    ready, count = office.wire.lab.folder / "ready", office.wire.lab.folder / "count"
+    script = (
+        f"trap 'echo x >> {count}' INT; touch {ready}; until [ -e {count} ]; do sleep 0.05; done; sleep 0.3; exit 9"
+    )
+    terminal, line = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", *office.wire.left.argv(*WGPY, "exec", str(office.config()), "--", "sh", "-c", script)],
+            stdin=line,
+            stdout=line,
+            stderr=line,
+        )
+        eventually("it runs", ready.exists)
+        os.write(terminal, b"\x03")
+        assert process.wait(60) == 9
+    finally:
+        os.close(terminal)
+        os.close(line)
+    assert count.read_text() == "x\n"
 
 
 def test_a_program_that_pings(office: Office) -> None:
