@@ -20,7 +20,7 @@ async def converse(net: Any, gate: Gate, stream: Any) -> None:
     try:
         await serve_client(stream, net, gate)
     except Refused as refusal:
-        gate.refused[refusal.reason] += 1
+        gate.refused[str(refusal)] += 1
     except trio.BrokenResourceError:
         gate.refused["left"] += 1
     await stream.aclose()

@@ -15,7 +15,7 @@ import wgpy
 from tests.adapters.standin import LoopbackNet, echo_when_done, read_all, serving, silence
 from wgpy.adapters.net import DIAL_ERRORS
 from wgpy.adapters.proxies.forwards import Forward, is_loopback, parse_bind
-from wgpy.adapters.proxies.gate import Credentials, Gate, Limits
+from wgpy.adapters.proxies.gate import Credentials, Gate, Limits, Refused
 from wgpy.adapters.proxies.observe import Observer
 from wgpy.adapters.proxies.service import Doors, run_service
 from wgpy.errors import ConfigError, DeviceError
@@ -241,6 +241,27 @@ async def test_systemd_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
             assert manager.recv(1000).decode() == f"READY=1\nSTATUS=socks5 127.0.0.1:{service.port('socks5')}"
             service.stop.set()
         assert manager.recv(1000).decode() == "STOPPING=1\nSTATUS=draining 0 connections"
+
+
+async def test_a_defect_with_one_client_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+
+    async def handler(stream: trio.SocketStream) -> None:
+        async with trio.open_nursery():
+            raise {b"r": trio.BrokenResourceError(), b"d": ZeroDivisionError(), b"t": Refused("why")}[
+                bytes(await stream.receive_some(1))
+            ]
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.serve, [listener], handler, nursery)
+        for kind in (b"r", b"d", b"t"):
+            async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as client:
+                await client.send_all(kind)
+                assert await client.receive_some() == b""
+        nursery.cancel_scope.cancel()
+    assert gate.refused == {"defect": 1, "why": 1}
+    assert "ZeroDivisionError" in caplog.text
 
 
 # --- readiness and metrics -------------------------------------------------------------------------------------------

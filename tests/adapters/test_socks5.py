@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.adapters.standin import LoopbackNet, MemoryNet, echo_when_done, read_all, serving, silence
+from tests.adapters.standin import LoopbackNet, MemoryNet, echo_when_done, hang_up, read_all, serving, silence
 from wgpy.adapters.proxies.gate import Credentials, Gate, Limits, Refused
 from wgpy.adapters.proxies.socks5 import decode_datagram, encode_datagram, serve_client
 
@@ -38,7 +38,7 @@ async def converse(net: Any, gate: Gate, client: Any, stream: Any) -> None:
     try:
         await serve_client(stream, net, gate)
     except Refused as refusal:
-        gate.refused[refusal.reason] += 1
+        gate.refused[str(refusal)] += 1
     except trio.BrokenResourceError:
         gate.refused["left"] += 1
     await stream.aclose()
@@ -183,6 +183,19 @@ def test_datagrams_come_back_from_their_header(source: tuple[str, int]) -> None:
 def test_fragments_of_datagrams_are_refused() -> None:
     whole = encode_datagram(("10.0.0.53", 53), b"x")
     assert decode_datagram(b"\0\0\1" + whole[3:]) is None
+
+
+async def test_a_reset_in_the_tunnel_is_a_reset_for_the_client(gate: Gate) -> None:
+    net = LoopbackNet()
+    async with (
+        serving(hang_up) as port,
+        serving(functools.partial(serve_client, net=net, gate=gate)) as proxy,
+        await trio.open_tcp_stream("127.0.0.1", proxy) as client,
+    ):
+        await client.send_all(b"\x05\x01\x00" + request(1, 1, bytes([127, 0, 0, 1]), port))
+        await receive_exactly(client, 12)
+        with pytest.raises(trio.BrokenResourceError):
+            await read_all(client)
 
 
 async def test_udp_associate(gate: Gate) -> None:

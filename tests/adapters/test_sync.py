@@ -190,3 +190,14 @@ def test_two_tunnels_with_the_same_addresses(config: wgpy.InterfaceConfig) -> No
             connection.sendall(word)
             connection.shutdown(socket.SHUT_WR)
         assert (receive_all(one), receive_all(two)) == (b"first", b"second")
+
+
+@pytest.mark.long
+def test_a_socket_that_was_closed_while_the_far_end_is_silent_is_noticed(config: wgpy.InterfaceConfig) -> None:
+    """To its other end it looks half-closed, until the kernel forgets it after a minute."""
+    with wgpy.sync.open_tunnel(config) as tunnel:
+        tunnel.create_connection(("10.0.0.2", 11)).close()
+        deadline = time.monotonic() + 200
+        while tunnel._thread.tunnel.net.statistics().connections and time.monotonic() < deadline:
+            time.sleep(1)  # the time of the kernel, which no mock clock moves
+        assert tunnel._thread.tunnel.net.statistics().connections == 0

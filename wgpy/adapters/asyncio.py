@@ -42,7 +42,12 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
         DeviceError: the port is taken or the mark not allowed.
     """
     thread = TunnelThread(functools.partial(open_trio_tunnel, config, keylog=keylog))
-    await asyncio.to_thread(thread.start)
+    starting = asyncio.ensure_future(asyncio.to_thread(thread.start))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(lambda started: None if started.exception() else thread.close_soon())
+        raise
     try:
         yield Tunnel(thread)
     finally:

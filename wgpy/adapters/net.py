@@ -19,7 +19,18 @@ import trio
 
 from wgpy.errors import WgpyError
 
-__all__ = ["DIAL_ERRORS", "Address", "Datagrams", "Listener", "Net", "Stream", "Tunnel", "abort", "as_os_error"]
+__all__ = [
+    "DIAL_ERRORS",
+    "Address",
+    "Datagrams",
+    "Listener",
+    "Net",
+    "Stream",
+    "Tunnel",
+    "abort",
+    "as_os_error",
+    "reset_at_close",
+]
 
 # A host (address or name) and a port.
 Address: TypeAlias = tuple[str, int]
@@ -121,14 +132,19 @@ class Tunnel(Protocol):
         ...
 
 
-async def abort(stream: Any) -> None:
-    """Break a connection off, so that the other side sees a reset and not an orderly end."""
+def reset_at_close(stream: Any) -> None:
+    """Let the end of a connection be a reset and not an orderly one."""
     if isinstance(stream, trio.SocketStream):
         # RFC 9293 3.10.5 by way of socket(7): to linger for no time is to send RST.
         with contextlib.suppress(OSError):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     elif hasattr(stream, "abort"):
         stream.abort()
+
+
+async def abort(stream: Any) -> None:
+    """Break a connection off, so that the other side sees a reset."""
+    reset_at_close(stream)
     await trio.aclose_forcefully(stream)
 
 

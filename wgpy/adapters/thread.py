@@ -69,9 +69,13 @@ class TunnelThread:
 
     def close(self) -> None:
         """Close the tunnel and all that was opened through it; return when that is done."""
+        self.close_soon()
+        self._thread.join()
+
+    def close_soon(self) -> None:
+        """Begin to close it."""
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._stop.set)
-        self._thread.join()
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()

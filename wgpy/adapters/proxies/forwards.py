@@ -205,6 +205,8 @@ async def _run_flow(
                         with contextlib.suppress(OSError):
                             await inside.send(datagram)
                             gate.datagrams.up += 1
+            except* (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # the tunnel ended; whoever holds it says so
             finally:
                 with trio.CancelScope(shield=True):
                     await inside.aclose()

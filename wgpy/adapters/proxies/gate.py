@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,22 +16,16 @@ from wgpy.adapters.net import abort, as_os_error
 from wgpy.adapters.relay import Traffic, relay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 __all__ = ["Credentials", "Gate", "Limits", "Refused"]
 
 
+_log = logging.getLogger("wgpy.proxy")
+
+
 class Refused(Exception):
-    """A client is turned away; whoever speaks with it has told it so.
-
-    Attributes:
-        reason: a few words, as a label of a counter.
-    """
-
-    def __init__(self, reason: str) -> None:
-        """Carry the reason to the counter."""
-        super().__init__(reason)
-        self.reason = reason
+    """A client is turned away; whoever speaks with it has told it so. Its text is the label of a counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +113,17 @@ class Gate:
                 self._idle = trio.Event()
             self.open += 1
             self.accepted += 1
+            # What a client does wrong, what breaks on its way, and what we do wrong, concerns nobody else.
             try:
-                # What a client does wrong, or what breaks on its way, concerns nobody else.
-                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                    await handler(stream)
-            except Refused as refusal:
-                self.refused[refusal.reason] += 1
+                await handler(stream)
+            except* Refused as refusals:
+                for refusal in _each(refusals):
+                    self.refused[str(refusal)] += 1
+            except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                pass
+            except* Exception as defect:
+                self.refused["defect"] += 1
+                _log.error("a defect ended a connection; please report this", exc_info=defect)
             finally:
                 self.open -= 1
                 if not self.open:
@@ -162,3 +162,11 @@ class Gate:
         error = as_os_error(problem)
         self.refused["unreachable"] += 1
         return error
+
+
+def _each(group: BaseExceptionGroup[Refused]) -> Iterator[Refused]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _each(one)
+        else:
+            yield one

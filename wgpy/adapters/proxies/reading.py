@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from wgpy.adapters.net import reset_at_close
+
 if TYPE_CHECKING:
     from wgpy.adapters.net import Stream
 
@@ -74,6 +76,10 @@ class BufferedStream:
     async def send_eof(self) -> None:
         """Say that nothing more will be sent."""
         await self.stream.send_eof()
+
+    def abort(self) -> None:
+        """Let the end be a reset."""
+        reset_at_close(self.stream)
 
     async def aclose(self) -> None:
         """Close the stream."""
