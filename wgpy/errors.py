@@ -181,7 +181,7 @@ class DropReason(enum.Enum):
     TCP_UNACCEPTABLE = "a TCP segment outside of the window, or one that the state does not take"
     TCP_OLD_TIMESTAMP = "an old duplicate by its timestamp (PAWS)"
     TCP_BLIND = "a TCP RST, SYN or acknowledgement that only a blind attacker or a stranger would send"
-    TCP_SYN_QUEUE_FULL = "too many half-open connections: the oldest was dropped"
+    TCP_SYN_QUEUE_FULL = "too many half-open connections: the SYN was answered with a cookie and forgotten"
     TCP_ACCEPT_QUEUE_FULL = "the application does not accept fast enough"
     TCP_MEMORY_FULL = "no room for data out of order or beyond the buffer"
     CONTROL_QUEUE_FULL = "too many packets of the stack's own wait to be sent"

@@ -5,15 +5,23 @@ a 10.0.0.1, fd00::1  ---  b 10.0.0.2, fd00::2
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 
 from wgpy.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
+from wgpy.dataplane import rows
+from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.slab import Arena, Slab
 from wgpy.errors import DropReason
 from wgpy.netstack.icmp import Icmp
 from wgpy.netstack.stack import Socket, Stack
 
+ROWS: list[Rows] = [rows]
+with contextlib.suppress(ImportError):
+    from wgpy.dataplane import rows_numpy
+
+    ROWS.append(rows_numpy)
 ADDRESSES = {"a": ("10.0.0.1", "fd00::1"), "b": ("10.0.0.2", "fd00::2")}
 
 

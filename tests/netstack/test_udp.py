@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.netstack.hosts import Host, Wire
+from tests.netstack.hosts import ROWS, Host, Wire
+from wgpy.constants import TRANSPORT_OVERHEAD
+from wgpy.dataplane.selected import Rows
+from wgpy.dataplane.slab import Arena, Slab
 from wgpy.errors import DropReason
 from wgpy.netstack.constants import UDP_DATAGRAM_OVERHEAD, UDP_RECEIVE_QUEUE
+from wgpy.netstack.udp import UdpTable
 from wgpy.wire import icmp, ip, udp
+from wgpy.wire.checksum import checksum
 
 A, B = ip.from_text("10.0.0.1"), ip.from_text("10.0.0.2")
 A6, B6 = ip.from_text("fd00::1"), ip.from_text("fd00::2")
@@ -172,6 +177,74 @@ def test_all_fragments_of_a_datagram_are_taken_or_none() -> None:
     host.emit(budget=10_000)
     assert len(host.sent) == 4 * 43 + 1
     assert host.ready == [client]
+
+
+# --- slabs -----------------------------------------------------------------------------------------------------------
+
+
+def slab_of(packets: list[bytes]) -> Slab:
+    """Packets of one length as the rows of one slab."""
+    stride = len(packets[0]) + TRANSPORT_OVERHEAD
+    return Slab(
+        Arena(bytearray().join(bytes(16) + packet + bytes(16) for packet in packets)),
+        0,
+        stride,
+        len(packets),
+        len(packets[0]),
+        len(packets[-1]),
+    )
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(("source", "target"), [(A, B), (A6, B6)])
+def test_a_slab_of_one_flow_is_taken_at_once(source: bytes, target: bytes, rows: Rows) -> None:
+    host = Host("b")
+    table = UdpTable(host.stack, host.icmp.paths, random=bytes, rows=rows)
+    server = table.open(local=(None, 7))
+    host.stack.register_protocol(ip.UDP, lambda *_: pytest.fail("row by row"))
+    payloads = [number.to_bytes(2) * 50 for number in range(40)]
+    slab = slab_of([datagram(source, target, 9, 7, payload) for payload in payloads])
+    assert host.stack.receive([slab], 0.0) == [server]
+    assert [server.receive() for _ in payloads] == [(payload, (ip.to_text(source), 9)) for payload in payloads]
+    assert not host.drops
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("what", ["port", "damage", "stranger", "shorter", "length", "fragment", "no checksum"])
+def test_a_slab_that_is_not_one_whole_flow_goes_row_by_row(what: str, rows: Rows) -> None:
+    host = Host("b")
+    server = UdpTable(host.stack, host.icmp.paths, random=bytes, rows=rows).open(local=(None, 7))
+    packets = [bytearray(datagram(A, B, 9, 7)) for _ in range(3)]
+    expected = 2
+    match what:
+        case "port":
+            packets[1] = bytearray(datagram(A, B, 9, 8))
+        case "damage":
+            packets[1][-1] ^= 1
+        case "stranger":
+            packets[1] = bytearray(datagram(A, ip.from_text("10.0.0.9"), 9, 7))
+        case "shorter":
+            packets[2] = bytearray(datagram(A, B, 9, 7, b"hell"))
+            expected = 3
+        case "length":
+            packets[1] = bytearray(datagram(A, B, 9, 7, b"hell") + b"!")
+            packets[1][2:4] = len(packets[1]).to_bytes(2)
+            packets[1][10:12] = bytes(2)
+            packets[1][10:12] = checksum(packets[1][:20]).to_bytes(2)
+            expected = 3
+        case "fragment":
+            part = ip.Fragment(1, 0, False)
+            packets = [bytearray(ip.encode_header(A, B, ip.UDP, 16, fragment=part)) + bytes(16) for _ in range(3)]
+            expected = 0
+        case "no checksum":
+            for packet in packets:
+                packet[26:28] = bytes(2)
+            expected = 3
+    host.stack.receive([slab_of([bytes(packet) for packet in packets])], 0.0)
+    received = 0
+    while server.receive() is not None:
+        received += 1
+    assert received == expected
 
 
 # --- ICMP ------------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from wgpy.netstack.tcp.listener import TcpListener
     from wgpy.wire.ip import IpHeader
 
-__all__ = ["Handler", "IcmpError", "Socket", "Stack", "Timed"]
+__all__ = ["Handler", "IcmpError", "Socket", "Stack", "Timed", "is_martian"]
 
 
 # First octets of IPv4 sources that no host has: this network, loopback, multicast, reserved, broadcast.
@@ -150,6 +150,7 @@ class Stack:
         self._coalescer = Coalescer(rows, verifies=verify_checksums)
         self._emission = Emission(mtu, rows)
         self._handlers: dict[int, Handler] = {}
+        self._datagrams: Callable[[Slab, float], bool] | None = None
         self._fragments: Callable[[memoryview, IpHeader, float], bytes | None] | None = None
         self._unreachable: Handler | None = None
         self._timed: list[Timed] = []
@@ -174,11 +175,14 @@ class Stack:
         coalescer = self._coalescer
         for slab in slabs:
             self._packets_received += slab.count
-            if slab.count > 1 and coalescer.whole_slab(slab):
-                body = slab.count if slab.last_length == slab.length else slab.count - 1
-                if body == slab.count:
+            if slab.count > 1:
+                if coalescer.whole_slab(slab):
+                    body = slab.count if slab.last_length == slab.length else slab.count - 1
+                    if body == slab.count:
+                        continue
+                    slab = slab.part(body, 1)
+                elif self._datagrams is not None and self._datagrams(slab, now):
                     continue
-                slab = slab.part(body, 1)
             view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
             for row in range(slab.count):
                 length = slab.last_length if row == slab.count - 1 else slab.length
@@ -214,9 +218,7 @@ class Stack:
 
     def _packet_with_header(self, packet: memoryview, header: IpHeader, now: float) -> None:
         source = header.source
-        if (source[0] in _MARTIAN_FIRST if len(source) == 4 else source[0] == 0xFF or source in _MARTIAN_V6) or (
-            source == header.destination
-        ):
+        if is_martian(source) or source == header.destination:
             raise BadPacket(DropReason.MARTIAN_SOURCE)
         is_ours = header.destination in self._ours
         if not is_ours and not (self._tcp.takes_any_address and header.protocol == ip.TCP):
@@ -345,6 +347,10 @@ class Stack:
         The handler may raise only BadPacket; the packet, cut to its true length, is valid only during the call.
         """
         self._handlers[protocol] = handler
+
+    def register_datagrams(self, handler: Callable[[Slab, float], bool]) -> None:
+        """Offer slabs of several rows to `handler(slab, now)`, which takes all of one or, with False, none."""
+        self._datagrams = handler
 
     def register_fragments(self, handler: Callable[[memoryview, IpHeader, float], bytes | None]) -> None:
         """Give fragments to `handler(packet, header, now)`; what it returns is a whole packet and starts over."""
@@ -485,8 +491,8 @@ class Stack:
 
     @property
     def has_orphans(self) -> bool:
-        """Whether connections that their owner has closed still have something to deliver."""
-        return any(conn.is_orphan for conn in self._tcp.flows.values())
+        """Whether connections that their owner has closed still have something to deliver, if only a FIN."""
+        return any(conn.is_orphan and conn.state is not State.FIN_WAIT_2 for conn in self._tcp.flows.values())
 
     def set_mtu(self, mtu: int) -> None:
         """The greatest packet from now on."""
@@ -512,7 +518,10 @@ class Stack:
         )
 
     def abort(self, now: float) -> None:
-        """Reset every connection; the resets are sent by the next `emit`."""
+        """Reset every connection; the resets are sent by the next `emit`.
+
+        Those that were closed, and whose peer has all that was sent and the FIN, are forgotten without a word.
+        """
         self._tcp.abort(now)
 
     def close(self) -> None:
@@ -521,6 +530,11 @@ class Stack:
         self._control.clear()
         self._queues.clear()
         self._held.clear()
+
+
+def is_martian(source: bytes) -> bool:
+    """Whether no host can have sent from this address, 4 or 16 octets."""
+    return source[0] in _MARTIAN_FIRST if len(source) == 4 else source[0] == 0xFF or source in _MARTIAN_V6
 
 
 def _always(destination: bytes, now: float) -> bool:

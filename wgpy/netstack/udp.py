@@ -15,15 +15,22 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from wgpy.constants import TRANSPORT_HEADER_SIZE
+from wgpy.dataplane.selected import Rows
+from wgpy.dataplane.selected import rows as selected
 from wgpy.errors import BadPacket, DropReason
 from wgpy.netstack.constants import EPHEMERAL_FIRST, EPHEMERAL_LAST, UDP_DATAGRAM_OVERHEAD, UDP_RECEIVE_QUEUE
 from wgpy.netstack.fragments import fragment_size, fragments_of
 from wgpy.netstack.ports import choose_port
+from wgpy.netstack.stack import is_martian
 from wgpy.wire import ip, udp
+from wgpy.wire.checksum import pseudo_header_sum
+from wgpy.wire.virtio import UDP_CSUM_OFFSET, Offload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wgpy.dataplane.slab import Slab
     from wgpy.netstack.pathmtu import PathMtus
     from wgpy.netstack.stack import Stack
     from wgpy.wire.ip import IpHeader
@@ -33,6 +40,8 @@ __all__ = ["UdpSocket", "UdpTable"]
 # Address in text form, and port.
 Address: TypeAlias = tuple[str, int]
 
+_V4_HEADERS: Final = ip.IPV4_HEADER_SIZE + udp.UDP_HEADER_SIZE
+_V6_HEADERS: Final = ip.IPV6_HEADER_SIZE + udp.UDP_HEADER_SIZE
 _MAX_PAYLOAD: Final = {4: 65507, 6: 65527}
 _EPHEMERAL: Final = EPHEMERAL_LAST - EPHEMERAL_FIRST + 1
 
@@ -182,14 +191,16 @@ class UdpTable:
         no_socket: told of datagrams for a port without a socket, to answer them.
     """
 
-    def __init__(self, stack: Stack, paths: PathMtus, *, random: Callable[[int], bytes]) -> None:
+    def __init__(self, stack: Stack, paths: PathMtus, *, random: Callable[[int], bytes], rows: Rows = selected) -> None:
         """Register for UDP.
 
         Args:
             stack: whose packets.
             paths: MTU of each path.
             random: gives so many random octets.
+            rows: the row functions to use.
         """
+        self._rows = rows
         self._stack = stack
         self._paths = paths
         self._random = random
@@ -200,6 +211,7 @@ class UdpTable:
         self._identification = int.from_bytes(random(4))
         self.no_socket: Callable[[memoryview, IpHeader, float], None] | None = None
         stack.register_protocol(ip.UDP, self._receive_untrusted)
+        stack.register_datagrams(self._receive_slab_untrusted)
 
     def __len__(self) -> int:
         """Open sockets."""
@@ -318,6 +330,42 @@ class UdpTable:
         if not socket.deliver(bytes(datagram[udp.UDP_HEADER_SIZE : head.length]), header.source, head.source_port):
             raise BadPacket(DropReason.RECEIVE_QUEUE_FULL)
         self._stack.mark_ready(socket)
+
+    def _receive_slab_untrusted(self, slab: Slab, now: float) -> bool:
+        """Take a slab if one look at all rows shows that they are whole datagrams of one flow, with a socket."""
+        view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
+        if slab.last_length != length:
+            return False
+        if view[at] == 0x45 and length >= _V4_HEADERS and view[at + 9] == ip.UDP:
+            if view[at + 6] & 0x3F or view[at + 7]:
+                return False
+            start = ip.IPV4_HEADER_SIZE
+        elif view[at] >> 4 == 6 and length >= _V6_HEADERS and view[at + 6] == ip.UDP:
+            start = ip.IPV6_HEADER_SIZE
+        else:
+            return False
+        first = view[at : at + start + udp.UDP_HEADER_SIZE]
+        source, destination = ip.source(first), ip.destination(first)
+        source_port, port = first[start] << 8 | first[start + 1], first[start + 2] << 8 | first[start + 3]
+        size = length - start
+        socket = self._find(destination, port, source, source_port)
+        if (
+            socket is None
+            or first[start + 4] << 8 | first[start + 5] != size
+            or is_martian(source)
+            or not self._stack.is_local(destination)
+        ):
+            return False
+        payload = size - udp.UDP_HEADER_SIZE
+        offload = Offload(length - payload, payload, start, UDP_CSUM_OFFSET, True)
+        if not self._rows.is_one_stream(slab, offload, pseudo_header_sum(source, destination, ip.UDP, size)):
+            return False
+        views = slab.arena.payloads(slab.start, slab.stride, length - payload, payload, slab.count)
+        for row in views[: slab.count]:
+            if not socket.deliver(bytes(row), source, source_port):
+                self._stack.count_drop(DropReason.RECEIVE_QUEUE_FULL)
+        self._stack.mark_ready(socket)
+        return True
 
     def _find(self, local: bytes, local_port: int, remote: bytes, remote_port: int) -> UdpSocket | None:
         socket = self._sockets.get((local, local_port)) or self._sockets.get((b"", local_port))

@@ -112,10 +112,8 @@ class NetDevice:
             raise TunnelClosed(f"{self.name} was closed")
         for watch in self.watchers:
             watch(slabs)
-        now = world.now()
-        self._wake(self.stack.receive(slabs, now))
+        self._wake(self.stack.receive(slabs, world.now()))
         self._fetch()
-        self._set_timer(now)
 
     def last_batch(self) -> list[Slab]:
         """Resets for all that is still open, so that nobody at the other end waits for us."""
@@ -140,10 +138,11 @@ class NetDevice:
     # --- for the sockets ---------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """A verb of the stack was called, or the tunnel may carry more: see what there is to send and to wait for."""
-        self._wake(self.stack.take_ready())
+        """A verb of the stack was called, or the tunnel may carry more.
+
+        `read_batch` sees in its turn what there is to send, to wait for and to wake.
+        """
         self._fetch()
-        self._set_timer(world.now())
 
     def check_open(self) -> None:
         """Whether the tunnel is there.

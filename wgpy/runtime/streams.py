@@ -100,9 +100,9 @@ class NetStream(trio.abc.HalfCloseableStream):
             self._is_sending = False
 
     def _begin_sending(self, *, even_if_ended: bool = False) -> None:
+        self._check_open()
         if self._is_sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_open()
         if self._is_ended and not even_if_ended:
             raise trio.ClosedResourceError("send_eof was called")
         self._is_sending = True

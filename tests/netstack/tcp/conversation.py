@@ -77,7 +77,7 @@ class Talker:
                 break
         if self.is_shut and connection.at_eof and not self.is_closed:
             self.is_closed = True
-            connection.close(now)
+            connection.close(now, linger=1000.0)
 
     @property
     def is_done(self):
@@ -100,7 +100,7 @@ def talk(link: Link, *, octets=(100_000, 20_000), seed=1, limit=2000.0, lazy=Fal
         if step is not None:
             step(talkers)
         link.flush()
-        return len(talkers) == 2 and all(talker.is_done for talker in talkers) or first.connection.error is not None
+        return (len(talkers) == 2 and all(talker.is_done for talker in talkers)) or first.connection.error is not None
 
     # A lazy reader comes back by itself: the network alone would never wake it.
     end = link.now + limit

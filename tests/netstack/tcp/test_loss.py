@@ -471,6 +471,23 @@ def test_a_timeout_that_was_too_early_is_taken_back():
     assert first.statistics().segments_retransmitted >= 1
 
 
+def test_a_recovery_that_sent_nothing_again_costs_nothing():
+    """Packets overtook each other within one batch: what was taken for lost arrives before it is sent again."""
+    script = Script()
+    connection = script.open()
+    _send(script, connection, 10)
+    script.sleep(0.005)
+    script.inject_batch(
+        script.packet("A", seq=1, ack=1, sack=((_octets(1), _octets(5)),)),
+        script.packet("A", seq=1, ack=_octets(5)),
+        script.packet("A", seq=1, ack=_octets(10)),
+    )
+    info = connection.info()
+    assert info.retransmits == 0
+    assert info.cwnd >= 10 * MSS
+    assert info.ssthresh is None
+
+
 def test_a_timeout_that_was_right_is_not():
     script = Script()
     connection = script.open(timestamps=True, delay=0.05)

@@ -284,16 +284,63 @@ def test_a_half_open_connection_is_forgotten_at_last():
     assert script.stack.statistics().connections == 0
 
 
-def test_the_oldest_half_open_connection_gives_way():
-    """D: a flood of SYNs takes bounded memory."""
-    script = Script()
-    listener = script.listen()
-    for port in range(1000, 1300):
+# --- SYN cookies -----------------------------------------------------------------------------------------------------
+
+
+def _flood(script, count=256):
+    for port in range(1000, 1000 + count):
         script.peer_port = port
         script.inject("S", seq=0)
+    script.sent.clear()
+
+
+def test_a_flood_of_syns_takes_bounded_memory():
+    """D, RFC 4987."""
+    script = Script()
+    listener = script.listen()
+    _flood(script, 300)
     assert len(listener.half_open) == 256
     assert script.stack.statistics().half_open == 256
     assert script.stack.drops[DropReason.TCP_SYN_QUEUE_FULL] == 44
+
+
+@pytest.mark.parametrize(("timestamps", "scale", "sack"), [(True, 7, True), (True, None, False), (False, 7, True)])
+def test_a_handshake_by_cookie(timestamps, scale, sack):
+    """RFC 4987 3.6: nothing is remembered, and with timestamps nothing is lost."""
+    script = Script()
+    listener = script.listen()
+    _flood(script)
+    script.peer_port = 40000
+    script.inject("S", seq=0, mss=1400, scale=scale, sack_permitted=sack, timestamps=timestamps)
+    answer = script.expect("SA", ack=1, mss=1380)
+    assert answer.segment.sack_permitted is (sack and timestamps)
+    assert (answer.segment.scale is not None) is (scale is not None and timestamps)
+    assert script.stack.statistics().connections == 256
+    script.sleep(0.02)
+    script.inject("PA", seq=1, ack=1, window=1000, payload=b"hello")
+    script.expect("A", seq=1, ack=6)
+    connection = listener.accept()
+    assert connection is not None
+    assert connection.read(10, script.now) == b"hello"
+    assert connection.info().mss == 1380 - (12 if timestamps else 0)
+    assert connection.info().peer_window == (1000 << 7 if timestamps and scale else 1000)
+    connection.write(b"world", script.now)
+    script.expect("PA", seq=1, ack=6, payload=b"world")
+
+
+@pytest.mark.parametrize(("ack", "after"), [(2, 0.0), (1 << 20, 0.0), (1, 300.0)])
+def test_a_forged_or_old_cookie_is_reset(ack, after):
+    script = Script()
+    listener = script.listen()
+    _flood(script)
+    script.peer_port = 40000
+    script.inject("S", seq=0)
+    script.expect("SA")
+    script.sleep(after)
+    script.sent.clear()
+    script.inject("A", seq=1, ack=ack)
+    script.expect("R")
+    assert listener.accept() is None
 
 
 @pytest.mark.parametrize(

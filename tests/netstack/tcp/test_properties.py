@@ -23,7 +23,7 @@ weather = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     weather,
     st.sampled_from((576, 1280, 1420, 9000)),

@@ -38,7 +38,9 @@ def acknowledge(
     was_writable = conn.is_writable
     window_before = sender.window
     before = sender.una
-    if sender.wl1 < sequence or (sender.wl1 == sequence and sender.wl2 <= ack):
+    # RFC 9293 3.10.7.4, and whenever something new is acknowledged: else SND.UNA would move the old window along, and
+    # its edge beyond what was promised.
+    if ack > before or sender.wl1 < sequence or (sender.wl1 == sequence and sender.wl2 <= ack):
         sender.window = segment.window << sender.scale
         sender.max_window = max(sender.max_window, sender.window)
         sender.wl1, sender.wl2 = sequence, ack
@@ -67,6 +69,8 @@ def acknowledge(
         sender.delivered += delivered
         sender.delivered_at = now
         last = arrived[-1]
+        if last.end - last.start >= sender.payload:
+            sender.carries_full = True
         if now > last.delivered_at:
             sender.rate = (sender.delivered - last.delivered) / (now - last.delivered_at)
     if sender.retransmitted_at != NEVER and ack > before:
@@ -126,6 +130,7 @@ def _count_dsack(conn: TcpConnection) -> None:
         sender.undo_retransmissions -= 1
         if sender.undo_retransmissions == 0 and not sender.board.lost:
             _undo(conn)
+            sender.undo_retransmissions = -1
 
 
 # --- round trips -----------------------------------------------------------------------------------------------------
@@ -213,13 +218,17 @@ def _control_window(
     if has_ended:
         if sender.recovery is Recovery.FAST:
             cubic.recovered()
+            if sender.undo_retransmissions == 0:
+                _undo(conn)  # nothing had to be sent again: packets only overtook each other
         sender.rack.note_recovery_end()
         sender.recovery = Recovery.OPEN
         sender.prr = None
         sender.reno_sacked = sender.duplicates = 0
     if sender.recovery is Recovery.OPEN and (newly_lost or (has_ece and sender.una > sender.recovery_point)):
         enter_recovery(conn, delivered)
-        conn.cwr_due = has_ece
+        if has_ece:
+            conn.cwr_due = True
+            sender.undo_retransmissions = -1  # a mark is never a mistake
     if sender.recovery is Recovery.FAST and sender.prr is not None:
         if delivered or newly_lost:
             is_safe = sender.una > before and not newly_lost
@@ -257,7 +266,6 @@ def _consider_undo(conn: TcpConnection, echoed: float) -> None:
     sender = conn.sender
     first, sender.retransmitted_at = sender.retransmitted_at, NEVER
     if sender.recovery is not Recovery.OPEN and echoed < first - CLOCK_GRANULARITY:
-        conn.spurious += 1
         _undo(conn)
 
 
@@ -267,7 +275,6 @@ def _undo(conn: TcpConnection) -> None:
     sender.board.forget_losses()
     sender.recovery = Recovery.OPEN
     sender.prr = None
-    sender.undo_retransmissions = -1
     sender.rack.is_reordering_seen = True
 
 

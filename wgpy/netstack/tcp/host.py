@@ -28,7 +28,7 @@ from wgpy.netstack.emission import Headers
 from wgpy.netstack.ports import Secret, choose_port
 from wgpy.netstack.tcp import segment as segments
 from wgpy.netstack.tcp import sender as sending
-from wgpy.netstack.tcp import timers
+from wgpy.netstack.tcp import syncookies, timers
 from wgpy.netstack.tcp.connection import TcpConnection
 from wgpy.netstack.tcp.listener import TcpListener
 from wgpy.netstack.tcp.options import mss_for_mtu, scale_for, unwrapped
@@ -119,7 +119,7 @@ class TcpHost:
         self._granted = 0
         self._resets = float(RESETS_BURST)
         self._resets_at = 0.0
-        self.half_open = 0
+        self._cookies_until = -1.0
 
     # --- what connections ask for ------------------------------------------------------------------------------------
 
@@ -213,13 +213,15 @@ class TcpHost:
             raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: every local port is in use")
         return port
 
-    def _new(self, key: bytes, local: tuple[bytes, int], remote: tuple[bytes, int], now: float) -> TcpConnection:
+    def _new(
+        self, key: bytes, local: tuple[bytes, int], remote: tuple[bytes, int], now: float, iss: int | None = None
+    ) -> TcpConnection:
         conn = TcpConnection(
             self,
             key,
             local,
             remote,
-            self._secret.initial_sequence(key, now),
+            self._secret.initial_sequence(key, now) if iss is None else iss,
             self._secret.timestamp_offset(key),
         )
         self.flows[key] = conn
@@ -307,6 +309,8 @@ class TcpHost:
             if listener is Fallback.IGNORE:
                 self._world.count_drop(DropReason.TCP_NO_CONNECTION)
                 return
+        elif segment.flags & (tcp.SYN | tcp.ACK | tcp.RST) == tcp.ACK and self._open_by_cookie(arrival, local, now):
+            return
         self._world.count_drop(DropReason.TCP_NO_CONNECTION)
         if is_ours or self._fallback is not None:
             self.reset_stranger(arrival, now)
@@ -331,19 +335,20 @@ class TcpHost:
             self._world.count_drop(DropReason.TCP_ACCEPT_QUEUE_FULL)
             return
         if len(listener.half_open) >= SYN_QUEUE:
-            _, oldest = listener.half_open.popitem(last=False)
-            oldest.listener = None
-            oldest.fail(None, now)
             self._world.count_drop(DropReason.TCP_SYN_QUEUE_FULL)
+            self._answer_with_cookie(key, segment, now)
+            return
         conn = self._accept_syn(listener, key, segment, now)
         listener.half_open[key] = conn
         conn.syn_due = True
         self.schedule(conn)
 
-    def _accept_syn(self, listener: TcpListener, key: bytes, segment: Segment, now: float) -> TcpConnection:
+    def _accept_syn(
+        self, listener: TcpListener, key: bytes, segment: Segment, now: float, iss: int | None = None
+    ) -> TcpConnection:
         half = (len(key) - 4) // 2
         local = key[half : 2 * half], segment.destination_port
-        conn = self._new(key, local, (key[:half], segment.source_port), now)
+        conn = self._new(key, local, (key[:half], segment.source_port), now, iss)
         conn.listener = listener
         conn.receiver.scale = scale_for(conn.receiver.limit)
         conn.transition(Event.PASSIVE_OPEN, now)
@@ -351,6 +356,46 @@ class TcpHost:
         conn.ts_recent_at = now
         conn.is_ecn = self.uses_ecn and segment.flags & (tcp.ECE | tcp.CWR) == tcp.ECE | tcp.CWR
         return conn
+
+    def _answer_with_cookie(self, key: bytes, syn: Segment, now: float) -> None:
+        """Answer a SYN and remember nothing."""
+        self._cookies_until = now + syncookies.COOKIE_LIFETIME
+        half = (len(key) - 4) // 2
+        headers = Headers(key[half : 2 * half], syn.destination_port, key[:half], syn.source_port)
+        is_ecn = self.uses_ecn and syn.flags & (tcp.ECE | tcp.CWR) == tcp.ECE | tcp.CWR
+        stamps, scale, has_sack = None, None, False
+        if syn.timestamps is not None:
+            clock = (int(now * 1000) + self._secret.timestamp_offset(key)) & 0xFFFFFFFF
+            stamps = syncookies.timestamp(clock, syn, is_ecn=is_ecn), syn.timestamps[0]
+            scale = None if syn.scale is None else scale_for(self.receive_buffer_max)
+            has_sack = syn.sack_permitted
+        mss = mss_for_mtu(self.mtu, is_v4=half == 4)
+        options = tcp.encode_options(mss=mss, scale=scale, timestamps=stamps, sack_permitted=has_sack)
+        flags = tcp.SYN | tcp.ACK | (tcp.ECE if is_ecn and stamps is not None else 0)
+        window = min(RECEIVE_BUFFER, self.receive_buffer_max, 0xFFFF)
+        sequence = syncookies.initial_sequence(self._secret, key, syn, now)
+        self.control(headers.packet(sequence, syn.sequence + 1, flags, window, options))
+
+    def _open_by_cookie(self, arrival: Arrival, local: bytes, now: float) -> bool:
+        """An ACK for no connection may complete a handshake that we did not remember; whether it did."""
+        if now > self._cookies_until:
+            return False
+        segment, key = arrival.segment, arrival.key
+        port = segment.destination_port
+        listener = self._listeners.get((local, port)) or self._listeners.get((None, port))
+        restored = syncookies.restore(self._secret, key, segment, now)
+        if listener is None or restored is None:
+            return False
+        if not listener.has_room:
+            self._world.count_drop(DropReason.TCP_ACCEPT_QUEUE_FULL)
+            return True
+        iss, syn, is_ecn = restored
+        conn = self._accept_syn(listener, key, syn, now, iss)
+        conn.is_ecn = self.uses_ecn and is_ecn
+        conn.sender.nxt = iss + 1
+        conn.sender.retries = 0
+        self.arrive([arrival], now)
+        return True
 
     # --- answering strangers -----------------------------------------------------------------------------------------
 
@@ -457,9 +502,12 @@ class TcpHost:
         return conn.sender.una <= number < conn.sender.nxt
 
     def abort(self, now: float) -> None:
-        """Reset every connection."""
+        """See `Stack.abort`."""
         for conn in list(self.flows.values()):
-            conn.abort(now)
+            if conn.is_orphan and conn.state is State.FIN_WAIT_2:
+                conn.fail(None, now)
+            else:
+                conn.abort(now)
 
     def close(self, now: float) -> None:
         """Give everything up without a word."""

@@ -1,6 +1,6 @@
 """Passive opens: half-open connections stand apart from those that wait to be accepted, and both queues are bounded.
 
-    SYN -> half_open (the oldest gives way) -> its ACK -> accepted, if the application keeps up -> accept()
+    SYN -> half_open (when full: a cookie, see `syncookies`) -> its ACK -> accepted, if there is room -> accept()
 
 Source: RFC 9293 3.10.7.2, RFC 4987.
 """

@@ -320,9 +320,11 @@ class Receiver:
         return self.nxt - self.ready + self.capacity - self.edge
 
     def window_is_worth_telling(self) -> bool:
-        """After a read: whether the peer should hear of the room at once."""
-        opens = self.opens_by()
-        return opens >= min(2 * self.mss, self.capacity // 2) and opens * 2 >= self.edge - self.nxt
+        """After a read: whether the peer should hear of the room at once: two segments, and an eighth of the buffer.
+
+        Less would be told with the next octets anyway; more would leave a part of the window unused for a round trip.
+        """
+        return self.opens_by() >= min(max(2 * self.mss, self.capacity // 8), self.capacity // 2)
 
     # --- acknowledgements --------------------------------------------------------------------------------------------
 

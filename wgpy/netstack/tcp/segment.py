@@ -114,7 +114,7 @@ def _check_timestamps(conn: TcpConnection, arrival: Arrival, sequence: int, now:
     if _PAWS_SLACK < behind < 0x80000000 and now - conn.ts_recent_at < PAWS_IDLE:
         if not arrival.length and not segment.flags & (tcp.SYN | tcp.FIN) and sequence == conn.receiver.nxt:
             return None  # bare acknowledgements that overtook each other: nothing in them can be mistaken for new
-        conn.receiver.ack_now = max(conn.receiver.ack_now, 1)
+        conn.challenge(now)
         return DropReason.TCP_OLD_TIMESTAMP
     return None
 
@@ -139,7 +139,7 @@ def _check_sequence(conn: TcpConnection, arrival: Arrival, flags: int, sequence:
         return None
     if flags & tcp.RST:
         return DropReason.TCP_BLIND
-    if length and receiver.nxt - 0x40000000 < end <= receiver.nxt:
+    if length and receiver.nxt - max(receiver.capacity, 0xFFFF) <= end <= receiver.nxt:
         # An old segment again: our acknowledgement was lost, or it was sent for nothing (RFC 2883).
         if arrival.length:
             receiver.duplicate(sequence, sequence + arrival.length)
@@ -203,7 +203,9 @@ def agree(conn: TcpConnection, segment: Segment) -> None:
 def establish(conn: TcpConnection, segment: Segment, now: float) -> None:
     """Our SYN was acknowledged."""
     sender = conn.sender
-    if not sender.retries or NEVER > echoed_after(conn, segment, now) >= sender.last_sent_at - CLOCK_GRANULARITY:
+    if sender.last_sent_at < 0:
+        pass  # by a cookie: we do not know when we answered
+    elif not sender.retries or NEVER > echoed_after(conn, segment, now) >= sender.last_sent_at - CLOCK_GRANULARITY:
         conn.trip.sample(now - sender.last_sent_at, now)
     else:
         conn.trip.initial = RTO_AFTER_SYN_LOSS  # RFC 6298 5.7: it may be that our first guess was too short

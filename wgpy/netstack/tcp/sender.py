@@ -83,11 +83,15 @@ class Sender:
         delivered: octets that arrived, ever.
         limited_until: growth of the window is earned by acknowledgements up to here.
         max_flight: greatest flight of this window, octets.
+        carries_full: a full segment got through, with the present MSS.
+        force: send one segment whatever the windows say, as a probe.
+        probe_due: send an old sequence number, so that the peer answers.
     """
 
     __slots__ = (
         "board",
         "buffer",
+        "carries_full",
         "cubic",
         "delivered",
         "delivered_at",
@@ -161,6 +165,7 @@ class Sender:
         self.tlp_end: int | None = None
         self.tlp_is_retransmission = False
         self.tlp_used = False
+        self.carries_full = False
         self.probe_due = False
         self.force = False
         # Undoing a reduction that was for nothing: when the first retransmission left, and how many are not explained.
@@ -189,6 +194,7 @@ class Sender:
         """Segments of so many octets from now on, of which `options` are options."""
         self.mss = mss
         self.payload = mss - options
+        self.carries_full = False
         self.cubic.set_mss(self.payload)
         self.board.cut_to(self.payload)
 

@@ -93,7 +93,9 @@ def _retransmission_timeout(conn: TcpConnection, now: float) -> None:
     if board.runs and board.runs[0].is_sacked:
         board.forget_sacks()  # what was SACKed is first in line and still not acknowledged: it was discarded
     head = board.runs[0] if board.runs else None
-    if head is not None and sender.retries % BLACK_HOLE_TIMEOUTS == 0:
+    # Where full segments got through before, so many losses in a row are needed to doubt the path.
+    needed = BLACK_HOLE_TIMEOUTS * 2 if sender.carries_full else BLACK_HOLE_TIMEOUTS
+    if head is not None and sender.retries % needed == 0:
         _suspect_black_hole(conn, min(head.end - head.start, head.size))
     is_first = sender.recovery is not Recovery.LOSS
     sender.cubic.timed_out(sender.nxt - sender.una, is_first=is_first)
