@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from wgpy.adapters.net import Net, Tunnel
 
-__all__ = ["AsyncioBackend", "SyncBackend", "TrioBackend", "backend"]
+__all__ = ["AsyncioBackend", "NetBackend", "SyncBackend", "backend"]
 
 _NO_UNIX_SOCKETS: Final = "a tunnel leads to no Unix socket"
 
@@ -38,14 +38,14 @@ def backend(tunnel: sync_face.Tunnel) -> SyncBackend: ...
 @overload
 def backend(tunnel: asyncio_face.Tunnel) -> AsyncioBackend: ...
 @overload
-def backend(tunnel: Tunnel) -> TrioBackend: ...
-def backend(tunnel: Any) -> SyncBackend | AsyncioBackend | TrioBackend:
+def backend(tunnel: Tunnel) -> NetBackend: ...
+def backend(tunnel: Any) -> SyncBackend | AsyncioBackend | NetBackend:
     """The network backend for a tunnel, whichever face of it this is."""
     if isinstance(tunnel, sync_face.Tunnel):
         return SyncBackend(tunnel)
     if isinstance(tunnel, asyncio_face.Tunnel):
         return AsyncioBackend(tunnel)
-    return TrioBackend(tunnel.net)
+    return NetBackend(tunnel.net)
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _translated(timeout: type[Exception], other: type[Exception]) -> Iterator[No
 # --- trio ------------------------------------------------------------------------------------------------------------
 
 
-class TrioBackend(httpcore.AsyncNetworkBackend):
+class NetBackend(httpcore.AsyncNetworkBackend):
     """Connections for `httpcore.AsyncConnectionPool(network_backend=...)` under trio."""
 
     def __init__(self, net: Net) -> None:

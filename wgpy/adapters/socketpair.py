@@ -19,11 +19,11 @@ import trio
 from wgpy.adapters.relay import relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from wgpy.adapters.net import Datagrams
+    from wgpy.adapters.net import Datagrams, Net
 
-__all__ = ["DatagramSocket", "datagram_pair", "open_socket", "pump_datagrams", "stream_pair"]
+__all__ = ["DatagramSocket", "datagram_pair", "open_socket", "pump_datagrams", "socket_of", "stream_pair"]
 
 # A closed socket and a half-closed one look alike to our end, until the kernel forgets the closed one after a minute
 # (tcp_fin_timeout); then a keep-alive probe is answered by a reset. Seconds.
@@ -55,7 +55,28 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
     return theirs, ours
 
 
-def open_socket(stream: Any, nursery: trio.Nursery) -> socket.socket:
+@contextlib.asynccontextmanager
+async def open_socket(net: Net, host: str, port: int) -> AsyncIterator[socket.socket]:
+    """Connect through the tunnel, for synchronous code in a thread of trio (`trio.to_thread.run_sync`).
+
+    Args:
+        net: of the tunnel.
+        host: name or address.
+        port: of the host.
+
+    Yields:
+        A blocking socket, closed at the end.
+
+    Raises:
+        OSError: as a kernel socket would.
+    """
+    stream = await net.open_tcp_stream(host, port)
+    async with trio.open_nursery() as nursery:
+        with socket_of(stream, nursery) as theirs:
+            yield theirs
+
+
+def socket_of(stream: Any, nursery: trio.Nursery) -> socket.socket:
     """A blocking socket that is joined with a stream of the tunnel for as long as the nursery lives."""
     theirs, ours = stream_pair()
     nursery.start_soon(_pump, stream, ours)

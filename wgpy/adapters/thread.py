@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from wgpy.adapters.net import DIAL_ERRORS, abort, as_os_error
-from wgpy.adapters.socketpair import DatagramSocket, datagram_pair, open_socket, pump_datagrams
+from wgpy.adapters.socketpair import DatagramSocket, datagram_pair, pump_datagrams, socket_of
 from wgpy.adapters.unwrap import unwrapped
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class TunnelThread:
 
     async def _as_socket(self, stream: Any) -> socket.socket:
         try:
-            return open_socket(stream, self._nursery)
+            return socket_of(stream, self._nursery)
         except BaseException:
             await abort(stream)
             raise
