@@ -14,7 +14,7 @@ from tests.adapters.farend import trusting
 from wgpy.adapters.asyncio import Tunnel, open_tunnel
 from wgpy.adapters.thread import TunnelThread
 
-LARGE = bytes(range(256)) * 20_000  # 5 MB
+LARGE = bytes(range(256)) * 130_000  # 33 MB
 
 
 async def ask(tunnel: Tunnel, host: str, octets: bytes) -> bytes:

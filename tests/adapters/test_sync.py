@@ -20,7 +20,7 @@ import wgpy.sync
 from tests.adapters.farend import far_end, trusting
 from wgpy.adapters.thread import TunnelThread
 
-LARGE = bytes(range(256)) * 40_000  # 10 MB
+LARGE = bytes(range(256)) * 400_000  # 100 MB
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def test_a_socket_is_genuine_and_half_closes(config: wgpy.InterfaceConfig) -> No
                 assert receive_all(connection) == b"question"
 
 
-def test_ten_megabytes_both_ways(config: wgpy.InterfaceConfig) -> None:
+def test_a_hundred_megabytes_both_ways(config: wgpy.InterfaceConfig) -> None:
     with wgpy.sync.open_tunnel(config) as tunnel, tunnel.create_connection(("office.test", 7)) as connection:
         connection.sendall(LARGE)
         connection.shutdown(socket.SHUT_WR)

@@ -161,6 +161,23 @@ def test_the_host_notices_nothing(office: Office) -> None:
     assert state() == before
 
 
+def test_a_tunnel_that_is_killed_leaves_no_way_out(office: Office) -> None:
+    left, result = office.wire.left, office.wire.lab.folder / "result"
+    ready = office.wire.lab.folder / "ready"
+    serve(office.wire.right, "web", RIGHT.outer4, "8000")
+    script = f"""
+        touch {ready}
+        while ip link show wg0 >/dev/null 2>&1; do sleep 0.05; done
+        curl -sS --max-time 5 http://{RIGHT.outer4}:8000/
+        echo $? > {result}.new; mv {result}.new {result}
+    """
+    process = left.spawn(*WGPY, "exec", str(office.config()), "--", "sh", "-c", script)
+    eventually("it runs", ready.exists)
+    process.signal(signal.SIGKILL)
+    eventually("the program has tried", result.exists)
+    assert result.read_text() == "7\n"
+
+
 def test_exit_codes_and_standard_streams_are_passed_on(office: Office) -> None:
     config = office.config()
     assert office.shell(config, "exit 42").returncode == 42
@@ -267,6 +284,12 @@ def test_nobody_needs_no_privilege(office: Office) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("65534\nCapEff:\t0000000000000000\nhello from ")
     assert " 1 received" in done.stdout
+
+
+def test_nobody_may_nest_it(office: Office) -> None:
+    python = f"/mnt/python/bin/python3.{sys.version_info.minor}"
+    done = as_nobody(office, office.config(), *CONFINED, python, "-m", "wgpy", *CONFINED, "id", "-u")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "65534\n", "")
 
 
 def test_nobody_is_told_when_the_tun_device_is_closed(office: Office) -> None:

@@ -155,7 +155,8 @@ def _map_identities(child: int) -> None:
     """Everybody is who they are out here; without privilege that is one user and one group."""
     folder = Path(f"/proc/{child}")
     try:
-        for name in ("uid_map", "gid_map"):
+        # Groups first: without privilege that fails, and the other map has not been written yet. Each takes one write.
+        for name in ("gid_map", "uid_map"):
             ranges = [line.split() for line in Path("/proc/self", name).read_text().splitlines()]
             # Our numbers are "inside" in our own map and "outside" in that of the child.
             (folder / name).write_text("".join(f"{inside} {inside} {count}\n" for inside, _, count in ranges))
