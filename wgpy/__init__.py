@@ -122,6 +122,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "sync":  # a module for plain threads: `wgpy.sync.open_tunnel`
+        return importlib.import_module("wgpy.sync")
     if name not in _HOMES:
         raise AttributeError(f"module 'wgpy' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wgpy.{_HOMES[name]}"), name)

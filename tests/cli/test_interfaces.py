@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wgpy.cli import conf as conf_module
 from wgpy.cli import daemon_main, interfaces, main
 from wgpy.config import InterfaceConfig
 
@@ -43,7 +44,7 @@ def test_a_file_is_read_and_its_interface_held(
 def test_a_name_means_a_file_in_etc(
     tmp_path: Path, held: list[tuple[str, bool, InterfaceConfig | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interfaces, "_CONFIGURATIONS", tmp_path)
+    monkeypatch.setattr(conf_module, "_CONFIGURATIONS", tmp_path)
     conf(tmp_path / "wg7.conf", GOOD)
     assert main(["up", "wg7"]) == 0
     assert held[0][0] == "wg7"

@@ -22,7 +22,7 @@ OF_THEIR_OWN = {
     "vectors": "numbers that others computed",
 }
 # Tests of the stack by what is done to it, beside those by module.
-OF_SUITES = ("test_gate", "test_programs")
+OF_SUITES = ("test_closing_twice", "test_gate", "test_programs")
 CORE = [
     "wgpy.errors", "wgpy.constants", "wgpy.crypto.aead", "wgpy.crypto.xchacha", "wgpy.wire.messages", "wgpy.wire.ip",
     "wgpy.keys", "wgpy.config", "wgpy.uapi", "wgpy.noise.handshake", "wgpy.dataplane.merge", "wgpy.dataplane.split",

@@ -1,42 +1,92 @@
-"""Two streams joined: what one says, the other hears, and each direction ends on its own."""
+"""Two streams joined: what comes out of one goes into the other, ends and failures included.
+
+An end is passed on as an end (the other direction goes on), a reset as a reset. This is what makes a half-closed
+connection survive every proxy and every socket of ours.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
 import trio
 
-__all__ = ["relay"]
+from wgpy.adapters.net import abort
+
+if TYPE_CHECKING:
+    from wgpy.adapters.net import Stream
+
+__all__ = ["Traffic", "relay"]
+
+_CHUNK: Final = 256 * 1024
 
 
-async def relay(one: trio.abc.Stream, other: trio.abc.Stream, *, idle: float | None = None) -> None:
-    """Carry octets both ways until both directions have ended; both streams are closed then.
+@dataclass(slots=True)
+class Traffic:
+    """Octets that went through, counted while they go.
 
-    The end of one direction is passed on as such where the stream can say so (half-close). A direction that breaks
-    breaks both: the streams are closed without ceremony.
+    Attributes:
+        up: from the first stream to the second.
+        down: from the second to the first.
+    """
+
+    up: int = 0
+    down: int = 0
+
+
+async def relay(
+    first: Any, second: Any, *, idle_timeout: float = math.inf, traffic: Traffic | None = None
+) -> BaseException | None:
+    """Copy both ways until both directions have ended, one stream broke, or nothing has moved for too long.
 
     Args:
-        one: a stream.
-        other: likewise.
-        idle: give up when nothing moved in either direction for so many seconds.
+        first: a `Stream`.
+        second: a `Stream`.
+        idle_timeout: seconds without a single octet in either direction.
+        traffic: counts.
+
+    Returns:
+        What broke it off, None for an orderly end. Both streams are closed: orderly, or by a reset.
     """
-    async with one, other:
+    counted = traffic or Traffic()
+    broken: list[BaseException] = []
+    is_over = False
+    # The deadline moves on with every octet.
+    whole = trio.CancelScope(deadline=trio.current_time() + idle_timeout)
+
+    async def copy(source: Stream, target: Stream, *, is_up: bool) -> None:
         try:
+            while data := await source.receive_some(_CHUNK):
+                whole.deadline = trio.current_time() + idle_timeout
+                await target.send_all(data)
+                whole.deadline = trio.current_time() + idle_timeout
+                if is_up:
+                    counted.up += len(data)
+                else:
+                    counted.down += len(data)
+            await target.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as problem:
+            broken.append(problem)
+            whole.cancel()
+
+    async def copy_down() -> None:
+        await copy(second, first, is_up=False)
+
+    try:
+        with whole:
             async with trio.open_nursery() as nursery:
-                if idle is not None:
-                    nursery.cancel_scope.deadline = trio.current_time() + idle
-                nursery.start_soon(_carry, one, other, nursery.cancel_scope, idle)
-                nursery.start_soon(_carry, other, one, nursery.cancel_scope, idle)
-        except* (trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.aclose_forcefully(one)
-            await trio.aclose_forcefully(other)
-
-
-async def _carry(source: trio.abc.Stream, target: trio.abc.Stream, scope: trio.CancelScope, idle: float | None) -> None:
-    async for octets in source:
-        await target.send_all(octets)
-        if idle is not None:
-            scope.deadline = trio.current_time() + idle
-    if isinstance(target, trio.abc.HalfCloseableStream):
-        await target.send_eof()
-    else:
-        # Nothing but a close can tell the end (TLS): the other direction ends too.
-        scope.cancel()
+                nursery.start_soon(copy_down)
+                await copy(first, second, is_up=True)
+        if not broken and whole.cancelled_caught:
+            broken.append(TimeoutError(f"nothing moved for {idle_timeout:g} s"))
+        if not broken:
+            await first.aclose()
+            await second.aclose()
+            is_over = True
+    finally:
+        if not is_over:
+            with trio.CancelScope(shield=True):
+                await abort(first)
+                await abort(second)
+    return broken[0] if broken else None

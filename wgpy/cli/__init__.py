@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from wgpy import __version__
-from wgpy.cli import capture, check, interfaces, keylog, keys, show
+from wgpy.cli import capture, check, exec, fetch, interfaces, keylog, keys, nc, ping, proxy, show
 from wgpy.cli.parser import Parser
 from wgpy.errors import WgpyError
 
@@ -40,6 +40,8 @@ _EXAMPLES = """\
   wgpy genkey > private.key && wgpy pubkey < private.key > public.key
   wgpy check wg0.conf
   sudo wgpy up wg0.conf && sudo wgpy show wg0 --watch
+  wgpy exec wg0.conf -- curl http://intranet.example/
+  wgpy proxy wg0.conf --socks5 1080
 """
 
 
@@ -65,7 +67,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="wgpy", description="WireGuard in Python, for people.", examples=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"wgpy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (keys, interfaces, show, check, capture, keylog):
+    for module in (keys, interfaces, show, check, capture, keylog, exec, proxy, nc, ping, fetch):
         module.add_to(commands)
     return parser
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wgpy.cli.check import read_text
+from wgpy.cli.conf import path_of_conf, read_conf
 from wgpy.cli.parser import add_command
-from wgpy.errors import ConfigError, DeviceError
+from wgpy.errors import DeviceError
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "hold"]
 
-_CONFIGURATIONS = Path("/etc/wireguard")
 _SOCKETS = Path("/var/run/wireguard")
 _PATIENCE = 10.0
 
@@ -61,24 +59,10 @@ def hold(name: str, *, foreground: bool, config: InterfaceConfig | None = None) 
     return run_daemon(name, foreground=foreground, environment=os.environ, config=config)
 
 
-def _name_and_path(conf: str) -> tuple[str, Path]:
-    path = Path(conf) if "/" in conf or conf.endswith(".conf") else _CONFIGURATIONS / f"{conf}.conf"
-    return path.stem, path
-
-
 def _up(options: argparse.Namespace) -> int:
-    from wgpy.config import InterfaceConfig
     from wgpy.runtime.tunnel import resolve_endpoints_now
 
-    name, path = _name_and_path(options.conf)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        print(f"wgpy: warning: others can read {path}, which holds a private key: chmod 600 {path}", file=sys.stderr)
-    try:
-        config = InterfaceConfig.from_ini(read_text(str(path)))
-    except ConfigError as problem:
-        raise ConfigError(f"{path}: {problem}; `wgpy check {path}` says more") from None
-    if config.private_key is None:
-        raise ConfigError(f"{path} has no PrivateKey; make one with `wgpy genkey`")
+    name, config = path_of_conf(options.conf).stem, read_conf(options.conf)
     left_out = [
         key
         for key, value in (
@@ -107,7 +91,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
-    name, _ = _name_and_path(options.conf)
+    name = path_of_conf(options.conf).stem
     path = _SOCKETS / f"{name}.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_PATIENCE)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Commands", "Parser", "add_command", "colour"]
+__all__ = ["Commands", "Parser", "add_command", "colour", "port_number"]
 
 Commands = argparse._SubParsersAction  # the only name that it has
 
@@ -39,6 +39,13 @@ def add_command(
     parser: Parser = commands.add_parser(name, help=about, description=about[0].upper() + about[1:], examples=examples)
     parser.set_defaults(run=run)
     return parser
+
+
+def port_number(text: str) -> int:
+    """A TCP port, as the `type` of an argument."""
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def colour(text: str, code: str) -> str:

@@ -1,0 +1,172 @@
+"""The gate in front of every proxy: who may come in, how many at once, for how long; and what is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from wgpy.adapters.net import abort, as_os_error
+from wgpy.adapters.relay import Traffic, relay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+__all__ = ["Credentials", "Gate", "Limits", "Refused"]
+
+
+_log = logging.getLogger("wgpy.proxy")
+
+
+class Refused(Exception):
+    """A client is turned away; whoever speaks with it has told it so. Its text is the label of a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user and a password.
+
+    Attributes:
+        user: its name.
+        password: never shown.
+    """
+
+    user: str
+    password: str = field(repr=False)
+
+    def match(self, user: bytes, password: bytes) -> bool:
+        """Whether these are the ones, in a time that does not depend on how wrong they are."""
+        is_user = hmac.compare_digest(user, self.user.encode())
+        return hmac.compare_digest(password, self.password.encode()) and is_user
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a gate lets in.
+
+    Attributes:
+        connections: at once; further ones are reset.
+        idle_timeout: seconds without an octet either way. RFC 5382 asks 2 hours and 4 minutes of a NAT.
+        greeting_timeout: seconds that a client may take to say what it wants.
+        datagram_timeout: seconds that a UDP mapping lives without traffic. RFC 4787 asks for 2 minutes at least.
+        datagram_flows: UDP mappings at once; the one that was idle for longest goes first.
+    """
+
+    connections: int = 512
+    idle_timeout: float = 7440.0
+    greeting_timeout: float = 20.0
+    datagram_timeout: float = 120.0
+    datagram_flows: int = 512
+
+
+class Gate:
+    """What all doors of one proxy share.
+
+    Attributes:
+        limits: how much it lets in.
+        credentials: what a client must show, None for nothing.
+        open: connections at this moment.
+        accepted: connections ever.
+        refused: connections turned away or failed, by reason.
+        traffic: octets from clients into the tunnel (up) and back (down).
+        datagrams: the same for datagrams, in datagrams.
+    """
+
+    def __init__(self, *, limits: Limits | None = None, credentials: Credentials | None = None) -> None:
+        """Stand there; `serve` lets clients in."""
+        self.limits = limits or Limits()
+        self.credentials = credentials
+        self.open = 0
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        self.traffic = Traffic()
+        self.datagrams = Traffic()
+        self._idle = trio.Event()
+        self._idle.set()
+
+    async def serve(
+        self,
+        listeners: Sequence[Any],
+        handler: Callable[[Any], Awaitable[None]],
+        handlers: trio.Nursery,
+    ) -> None:
+        """Accept until cancelled. Connections live in the other nursery, and go on when accepting ends.
+
+        Args:
+            listeners: where clients come in.
+            handler: speaks with one client.
+            handlers: the nursery of connections.
+        """
+
+        async def guarded(stream: Any) -> None:
+            if self.open >= self.limits.connections:
+                self.refused["too many connections"] += 1
+                await abort(stream)
+                return
+            if not self.open:
+                self._idle = trio.Event()
+            self.open += 1
+            self.accepted += 1
+            # What a client does wrong, what breaks on its way, and what we do wrong, concerns nobody else.
+            try:
+                await handler(stream)
+            except* Refused as refusals:
+                for refusal in _each(refusals):
+                    self.refused[str(refusal)] += 1
+            except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                pass
+            except* Exception as defect:
+                self.refused["defect"] += 1
+                _log.error("a defect ended a connection; please report this", exc_info=defect)
+            finally:
+                self.open -= 1
+                if not self.open:
+                    self._idle.set()
+                with contextlib.suppress(trio.BrokenResourceError, OSError):
+                    await stream.aclose()
+
+        await trio.serve_listeners(guarded, list(listeners), handler_nursery=handlers)
+
+    @contextlib.contextmanager
+    def greeting(self) -> Any:
+        """A client says what it wants, in time.
+
+        Raises:
+            Refused: it did not.
+        """
+        try:
+            with trio.fail_after(self.limits.greeting_timeout):
+                yield
+        except trio.TooSlowError:
+            raise Refused("greeting timed out") from None
+
+    async def relay(self, client: Any, inside: Any) -> None:
+        """Join a client and its connection in the tunnel, until both have ended."""
+        timeout = self.limits.idle_timeout or math.inf
+        problem = await relay(client, inside, idle_timeout=timeout, traffic=self.traffic)
+        if isinstance(problem, TimeoutError):
+            self.refused["idle timed out"] += 1
+
+    async def wait_idle(self) -> None:
+        """Return when no connection is open."""
+        await self._idle.wait()
+
+    def failed(self, problem: BaseException) -> OSError:
+        """Count a connection that could not be made in the tunnel; the error that says why."""
+        error = as_os_error(problem)
+        self.refused["unreachable"] += 1
+        return error
+
+
+def _each(group: BaseExceptionGroup[Refused]) -> Iterator[Refused]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _each(one)
+        else:
+            yield one
