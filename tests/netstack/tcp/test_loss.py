@@ -471,6 +471,18 @@ def test_a_timeout_that_was_too_early_is_taken_back():
     assert first.statistics().segments_retransmitted >= 1
 
 
+def test_without_timestamps_the_originals_tell():
+    """RFC 5682: after the timeout something arrives that was not sent again."""
+    script = Script()
+    connection = script.open(delay=0.05)
+    _send(script, connection, 10)
+    script.sleep(0.6)
+    assert connection.info().cwnd < 5 * MSS
+    script.inject("A", seq=1, ack=_octets(4))
+    assert connection.info().cwnd >= 10 * MSS
+    assert connection.info().ssthresh is None
+
+
 def test_a_recovery_that_sent_nothing_again_costs_nothing():
     """Packets overtook each other within one batch: what was taken for lost arrives before it is sent again."""
     script = Script()
@@ -492,7 +504,9 @@ def test_a_timeout_that_was_right_is_not():
     script = Script()
     connection = script.open(timestamps=True, delay=0.05)
     _send(script, connection, 10)
-    script.sleep(0.6)
+    script.sleep(0.35)
+    again = [sent.seq for sent in script.sent]
+    assert again[-1] == 1, "the last segment as a probe, then the first"
     script.sent.clear()
     script.inject("A", seq=1, ack=1 + 1368)
     assert connection.info().cwnd <= 3 * 1368

@@ -88,8 +88,8 @@ def test_streams_share_a_bottleneck(streams, least):
     """Jain's index of four; of many, the slowest has a tenth of the mean."""
     link = join(Link(seed=2, delay=0.01, rate=1.25e6, queue=1 << (17 if streams < 10 else 19), is_tapped=False))
     transfer = Transfer(link, streams)
-    transfer.run(4)
-    rates = transfer.run(10)
+    transfer.run(10)
+    rates = transfer.run(15)
     if least is None:
         assert min(rates) >= sum(rates) / len(rates) / 10
     else:

@@ -2,7 +2,8 @@
 
     acknowledge -> range check (RFC 5961) -> window -> cumulative and SACK -> RTT -> RACK -> recovery -> cwnd -> timer
 
-Source: RFC 9293 3.10.7.4, RFC 5961 section 5, RFC 6675, RFC 8985, RFC 9937, RFC 6582 (peers without SACK), RFC 3522.
+Source: RFC 9293 3.10.7.4, RFC 5961 section 5, RFC 6675, RFC 8985, RFC 9937, RFC 6582 (peers without SACK), RFC 3522,
+RFC 5682.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def acknowledge(
             sender.rate = (sender.delivered - last.delivered) / (now - last.delivered_at)
     if sender.retransmitted_at != NEVER and ack > before:
         _consider_undo(conn, echoed)
+    if sender.recovery is Recovery.LOSS and conn.has_sack:
+        arrived = _consider_originals(conn, arrived)
     if has_dsack:
         sender.rack.note_dsack(sender.una, sender.nxt)
         _count_dsack(conn)
@@ -267,6 +270,22 @@ def _consider_undo(conn: TcpConnection, echoed: float) -> None:
     first, sender.retransmitted_at = sender.retransmitted_at, NEVER
     if sender.recovery is not Recovery.OPEN and echoed < first - CLOCK_GRANULARITY:
         _undo(conn)
+
+
+def _consider_originals(conn: TcpConnection, arrived: list[Delivered]) -> list[Delivered]:
+    """RFC 5682 section 3.1 step 3: what was sent before the timeout, and not again, arrives: it was too early.
+
+    With SACK there is no need to send new octets first, as step 2 does: what had arrived earlier was said before.
+
+    Returns:
+        What of it RACK may look at: not the retransmission, whose original it was that arrived.
+    """
+    point = conn.sender.recovery_point
+    originals = [one for one in arrived if not one.is_retransmitted]
+    if not any(one.end <= point for one in originals):
+        return arrived
+    _undo(conn)
+    return originals
 
 
 def _undo(conn: TcpConnection) -> None:

@@ -31,7 +31,7 @@ from wgpy.netstack.tcp import sender as sending
 from wgpy.netstack.tcp.options import mss_for_mtu
 from wgpy.netstack.tcp.receiver import Receiver
 from wgpy.netstack.tcp.rtt import RoundTrip
-from wgpy.netstack.tcp.sender import Recovery, Sender, Timer
+from wgpy.netstack.tcp.sender import Sender, Timer
 from wgpy.netstack.tcp.states import Event, State, next_state
 from wgpy.wire import tcp
 
@@ -109,8 +109,6 @@ class TcpConnection:
         "_close_at",
         "_keepalive_at",
         "_keepalive_sent",
-        "_local_address",
-        "_remote_address",
         "_time_cached",
         "_timestamp_offset",
         "cwr_due",
@@ -122,7 +120,6 @@ class TcpConnection:
         "heard_at",
         "host",
         "is_active",
-        "is_closing",
         "is_ecn",
         "is_orphan",
         "is_queued",
@@ -169,7 +166,6 @@ class TcpConnection:
         """
         self.host = host
         self.key = key
-        self._local_address, self._remote_address = local[0], remote[0]
         self.local = str(ipaddress.ip_address(local[0])), local[1]
         self.remote = str(ipaddress.ip_address(remote[0])), remote[1]
         self.headers = Headers(local[0], local[1], remote[0], remote[1])
@@ -190,7 +186,6 @@ class TcpConnection:
         self.ts_recent_at = 0.0
         self._timestamp_offset = timestamp_offset
         self.syn_due = False
-        self.is_closing = False
         self.is_orphan = False
         self.is_queued = False
         self.offers = True
@@ -567,8 +562,3 @@ class TcpConnection:
         self._keepalive_sent += 1
         self._keepalive_at = now + interval
         return self._keepalive_sent - 1
-
-    @property
-    def is_slow_start(self) -> bool:
-        """Whether the congestion window still doubles."""
-        return self.sender.recovery is Recovery.OPEN and self.sender.cubic.is_slow_start

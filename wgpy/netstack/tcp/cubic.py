@@ -165,10 +165,6 @@ class Cubic:
         self._w_max, self._prior, self._epoch, self._k, self._w_est = before[2:]
         self._before = None
 
-    def forget_undo(self) -> None:
-        """The reduction was right after all."""
-        self._before = None
-
     def restart_after_idle(self) -> None:
         """Nothing was sent for an RTO: what was known about the path is stale (RFC 5681 4.1)."""
         if self.cwnd > initial_window(self.mss):

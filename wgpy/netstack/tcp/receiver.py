@@ -344,10 +344,6 @@ class Receiver:
         elif self.ack_at == NEVER:
             self.ack_at = now + (min(DELAYED_ACK, max(srtt / 4, 0.001)) if srtt else DELAYED_ACK)
 
-    def quicken(self, segments: int) -> None:
-        """Acknowledge the next so many segments at once, as after idleness."""
-        self._quick = max(self._quick, segments)
-
     def acknowledged(self) -> None:
         """A segment with our acknowledgement left."""
         if self._fresh and self._quick > 0:

@@ -11,12 +11,9 @@ Source: RFC 2018, RFC 6675 sections 3 and 4, RFC 2883.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from wgpy.netstack.constants import MAX_PIECES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["Delivered", "Run", "Scoreboard"]
 
@@ -208,12 +205,6 @@ class Scoreboard:
         return False
 
     # --- what is lost ------------------------------------------------------------------------------------------------
-
-    def unsacked(self) -> Iterator[Run]:
-        """Runs that are neither known to have arrived nor to be lost."""
-        for run in self.runs:
-            if not run.is_sacked and not run.is_lost:
-                yield run
 
     def mark_lost(self, run: Run) -> None:
         """It must be sent again."""

@@ -21,7 +21,6 @@ from wgpy.netstack.constants import (
     PACING_AVOIDANCE,
     PACING_MIN_RTT,
     PACING_SLOW_START,
-    SEND_BUFFER,
     TLP_MAX_ACK_DELAY,
     TLP_MIN,
 )
@@ -71,7 +70,6 @@ class Sender:
         mss: what a segment may hold, options included.
         payload: what a segment holds with the options that every segment has.
         buffer: what was written and not acknowledged.
-        limit: octets that the buffer may hold.
         fin: sequence number of our FIN, once the application closed.
         board: what is in flight.
         recovery: see there; it ends when `una` reaches `recovery_point`.
@@ -101,7 +99,6 @@ class Sender:
         "force",
         "iss",
         "last_sent_at",
-        "limit",
         "limited_until",
         "max_flight",
         "max_window",
@@ -143,7 +140,6 @@ class Sender:
         self.scale = 0
         self.mss = self.payload = mss
         self.buffer = SendBuffer(iss + 1)
-        self.limit = SEND_BUFFER
         self.fin: int | None = None
         self.board = Scoreboard()
         self.cubic = Cubic(mss)
