@@ -22,7 +22,7 @@ OF_THEIR_OWN = {
     "vectors": "numbers that others computed",
 }
 # Tests of the stack by what is done to it, beside those by module.
-OF_SUITES = ("test_closing_twice", "test_gate", "test_programs")
+OF_SUITES = ("test_clients", "test_closing_twice", "test_gate", "test_httpproxy", "test_paramiko", "test_programs")
 CORE = [
     "wgpy.errors", "wgpy.constants", "wgpy.crypto.aead", "wgpy.crypto.xchacha", "wgpy.wire.messages", "wgpy.wire.ip",
     "wgpy.keys", "wgpy.config", "wgpy.uapi", "wgpy.noise.handshake", "wgpy.dataplane.merge", "wgpy.dataplane.split",
@@ -81,6 +81,6 @@ def test_every_test_file_of_a_mirror_belongs_to_a_module() -> None:
     """Or to what a package is as a whole."""
     whole = {"test_batches", "test_icmp_messages", "test_ip_headers", *OF_SUITES}
     for package in folders(ROOT / "tests") - set(OF_THEIR_OWN):
-        modules = {path.stem for path in (ROOT / "wgpy" / package).glob("*.py")}
+        modules = {path.stem for path in (ROOT / "wgpy" / package).rglob("*")}
         tests = {path.stem for path in (ROOT / "tests" / package).glob("test_*.py")}
         assert {name.removeprefix("test_") for name in tests - whole} <= modules, package
