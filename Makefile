@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "apt-get install --no-install-recommends python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fast]' --group dev
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fast,edge,hub]' --group dev
 	@touch $@
 
 demo: demo-tunnel ## Two devices, a real handshake, 100 MB; no root needed

@@ -37,6 +37,7 @@ TOOLS = {
     "tshark": "tshark",
     "nft": "nftables",
     "sysctl": "procps",
+    "conntrack": "conntrack",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.e2e.daemons import SOCKETS, End
 from tests.e2e.lab import Lab, Namespace, Process, eventually, unique
-from tests.machine import find_program, why_missing
+from tests.machine import GROUPS, find_program
 
 # linux/posix-timers.h: user and system time together.
 _CPUCLOCK_SCHED: Final = 2
@@ -83,7 +83,7 @@ def program(name: str, group: str, how: str) -> str:
     """
     found = find_program(name)
     if found is None:
-        raise Missing(f"{why_missing(group)}\n  to get it: {how}")
+        raise Missing(f"{GROUPS[group].check()}\n  to get it: {how}")
     return found
 
 
