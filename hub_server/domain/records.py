@@ -1,8 +1,8 @@
 """What crosses the borders inside the hub: values and one protocol, no behaviour.
 
-`store` makes realms and peers from its rows, `wire` serves them; `control` turns what an edge says into values and tells
-them to a `Sink`; `kubeproxy` and `panel` are given a `ProxyGrant` and leave a `ProxyRecord` behind. Nothing here may
-import more than the standard library, and nothing here decides anything.
+`store` makes realms and peers from its rows, `wire` serves them; `control` turns what an edge says into values and
+tells them to a `Sink`; `kubeproxy` and `panel` are given a `ProxyGrant` and leave a `ProxyRecord` behind. Nothing here
+may import more than the standard library, and nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ApiState = Literal["ok", "unreachable", "forbidden"]
 GoodbyeReason = Literal["unknown", "uninstalled", "restarting"]
 
 
-# --- what the store tells the wire ---------------------------------------------------------------------------------------
+# --- what the store tells the wire -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class PeerFacts:
     tx: int
 
 
-# --- what an edge tells the hub ------------------------------------------------------------------------------------------
+# --- what an edge tells the hub --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Sink(Protocol):
         """The edge is leaving. Up to three times for one leave."""
 
     def hello(self, cluster_id: str, hello: Hello) -> str | None:
-        """A control connection began; what is returned is the detail of its refusal (`VersionTooOld`), None to go on."""
+        """A control connection began. Returns the detail of its refusal (`VersionTooOld`), None to go on."""
 
     def nodes(self, cluster_id: str, nodes: Sequence[NodeSummary]) -> None:
         """The whole node table, in place of the last."""
@@ -177,7 +177,7 @@ class Sink(Protocol):
         """The edge took a revision, or said why not."""
 
 
-# --- requests through the tunnel -----------------------------------------------------------------------------------------
+# --- requests through the tunnel -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
