@@ -12,7 +12,6 @@ def test_the_tree_is_as_it_is_drawn() -> None:
     parents = {
         "ConfigError": (WgpyError, ValueError),
         "LocalProtocolError": (WgpyError,),
-        "HandshakeTimeout": (WgpyError,),
         "DeviceError": (WgpyError, OSError),
         "TunnelClosed": (WgpyError,),
     }

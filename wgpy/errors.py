@@ -3,7 +3,6 @@
     WgpyError
     ├── ConfigError (also ValueError)   you: a document or value is wrong; carries the path of the field
     ├── LocalProtocolError              you: a verb used against its contract
-    ├── HandshakeTimeout                they: no valid response within REKEY_ATTEMPT_TIME
     ├── DeviceError (also OSError)      the system: no TUN, no permission, address in use
     └── TunnelClosed                    the tunnel ended while you were waiting
 
@@ -22,7 +21,6 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "DropReason",
-    "HandshakeTimeout",
     "LocalProtocolError",
     "TunnelClosed",
     "WgpyError",
@@ -80,15 +78,6 @@ class LocalProtocolError(WgpyError):
         >>> engine.remove_peer(wgpy.PrivateKey.generate().public_key, now=0.0)
         Traceback (most recent call last):
         wgpy.errors.LocalProtocolError: ...
-    """
-
-
-class HandshakeTimeout(WgpyError):
-    """No valid response arrived within REKEY_ATTEMPT_TIME (whitepaper 6.4).
-
-    Example:
-        >>> issubclass(wgpy.HandshakeTimeout, wgpy.WgpyError)
-        True
     """
 
 

@@ -14,7 +14,7 @@ from tests.property.rows import HAS_NUMPY
 
 PUBLIC = [
     "ConfigError", "DatagramBatch", "Device", "DeviceError", "DropReason", "Endpoint", "EndpointChanged", "Engine",
-    "EngineStatistics", "HandshakeCompleted", "HandshakeGaveUp", "HandshakeTimeout", "InterfaceConfig",
+    "EngineStatistics", "HandshakeCompleted", "HandshakeGaveUp", "InitiationReceived", "InterfaceConfig",
     "LocalProtocolError", "MemoryDevice", "PacketDevice", "PeerConfig", "PeerStatistics", "PresharedKey", "PrivateKey",
     "PublicKey", "SessionExpired", "Slab", "Tunnel", "TunnelClosed", "UnknownPeer", "WgpyError", "open_device",
     "open_interface", "open_tunnel",

@@ -116,6 +116,7 @@ class Stack:
         send_buffer_max: int = SEND_BUFFER_MAX,
         time_wait: float = TIME_WAIT,
         rows: Rows = selected,
+        emission: Emission | None = None,
     ) -> None:
         """Make a stack.
 
@@ -129,6 +130,8 @@ class Stack:
             send_buffer_max: octets that one connection may hold unacknowledged.
             time_wait: seconds for which a closed connection is remembered, 1 to 240.
             rows: the row functions to use.
+            emission: buffers to send from; stacks whose slabs are used up before another one is asked may share them,
+                so that an idle one costs next to nothing. None for its own.
         """
         self._addresses = [ipaddress.ip_interface(address).ip.packed for address in addresses]
         self._ours = frozenset(self._addresses)
@@ -148,7 +151,7 @@ class Stack:
             time_wait=min(max(time_wait, 1.0), 240.0),
         )
         self._coalescer = Coalescer(rows, verifies=verify_checksums)
-        self._emission = Emission(mtu, rows)
+        self._emission = Emission(mtu, rows) if emission is None else emission
         self._handlers: dict[int, Handler] = {}
         self._datagrams: Callable[[Slab, float], bool] | None = None
         self._fragments: Callable[[memoryview, IpHeader, float], bytes | None] | None = None

@@ -2,6 +2,7 @@
 
     packets   -> send_slabs       -> AllowedIPs of the destination -> Peer.send      -> datagrams_to_send
     datagrams -> receive_batches  -> receiver index -> Peer.receive -> AllowedIPs of the source -> packets_to_deliver
+                                                                       (both in the peer's realm)
               -> (handshake)      -> HandshakeDoor  -> Peer.answer, Peer.complete    -> datagrams_to_send
     time      -> handle_timer     -> Peer.expire                                     -> datagrams_to_send
 
@@ -35,15 +36,15 @@ from wgpy.dataplane.slab import Slab
 from wgpy.errors import BadPacket, ConfigError, DropReason, LocalProtocolError
 from wgpy.keys import PresharedKey, PublicKey
 from wgpy.noise import handshake
-from wgpy.protocol.allowedips import AllowedIPs
 from wgpy.protocol.datagrams import DatagramBatch
 from wgpy.protocol.deadlines import DeadlineHeap
 from wgpy.protocol.door import HandshakeDoor
 from wgpy.protocol.events import UnknownPeer
 from wgpy.protocol.peer import Peer
+from wgpy.protocol.realm import Realm
 from wgpy.protocol.shard import Forward, Shard
 from wgpy.protocol.shared import Shared
-from wgpy.protocol.statistics import EngineStatistics
+from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
 from wgpy.protocol.timers import NEVER
 from wgpy.uapi import DeviceState, DeviceUpdate, PeerState, PeerUpdate
 from wgpy.wire import icmp, ip
@@ -143,7 +144,9 @@ class Engine:
         self._forwards: list[Forward] = []
         self._shared.private_key = config.private_key
         self._peers: dict[PublicKey, Peer] = {}
-        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
+        # The one that every peer is in unless somebody says otherwise, and the others that have packets to deliver.
+        self._realm = Realm()
+        self._ready_realms: dict[Realm, None] = {}
         self._deadlines: DeadlineHeap[Peer] = DeadlineHeap()
         self._door = HandshakeDoor(self._shared)
         self._now = -NEVER
@@ -156,20 +159,22 @@ class Engine:
 
     # --- packets in --------------------------------------------------------------------------------------------------
 
-    def send_slabs(self, slabs: Sequence[Slab], now: float) -> None:
+    def send_slabs(self, slabs: Sequence[Slab], now: float, realm: Realm | None = None) -> None:
         """Seal packets for whoever owns their destination, or stage them until there is a session.
 
         Args:
             slabs: unsealed; the rows of one slab share their destination.
             now: engine time.
+            realm: whose door they came through; None for that of the interface itself.
         """
+        realm = realm or self._realm
         self._advance(now)
         if not self._shared.is_up or self._shared.private_key is None:
             self._shared.drop(DropReason.INTERFACE_DOWN, sum(slab.count for slab in slabs))
             return
-        lookup = self._allowed_ips.lookup
+        lookup = realm.allowed_ips.lookup
         if len(slabs) == 1:
-            self._send_run(lookup(slabs[0].destination), slabs, slabs[0].count, now)
+            self._send_run(lookup(slabs[0].destination), slabs, slabs[0].count, now, realm)
             return
         peer: Peer | None = None
         run: list[Slab] = []
@@ -178,12 +183,12 @@ class Engine:
         for slab in slabs:
             owner = lookup(slab.destination)
             if owner is not peer or (owner is None and run):
-                self._send_run(peer, run, count, now)
+                self._send_run(peer, run, count, now, realm)
                 run, count = [], 0
                 peer = owner
             run.append(slab)
             count += slab.count
-        self._send_run(peer, run, count, now)
+        self._send_run(peer, run, count, now, realm)
 
     def send_slab(self, slab: Slab, now: float) -> None:
         """`send_slabs` with one."""
@@ -198,7 +203,7 @@ class Engine:
             return
         self.send_slabs((Slab.of_packet(memoryview(packet)[:length], self._shared.mtu),), now)
 
-    def _send_run(self, peer: Peer | None, run: Sequence[Slab], count: int, now: float) -> None:
+    def _send_run(self, peer: Peer | None, run: Sequence[Slab], count: int, now: float, realm: Realm) -> None:
         if not run:
             return
         if peer is None:
@@ -213,9 +218,9 @@ class Engine:
             self._schedule(peer)
             return
         for slab in run:
-            self._answer_unreachable(slab, now)
+            self._answer_unreachable(slab, now, realm)
 
-    def _answer_unreachable(self, slab: Slab, now: float) -> None:
+    def _answer_unreachable(self, slab: Slab, now: float, realm: Realm) -> None:
         """Tell the sender at once that nobody is there, instead of letting it wait (RFC 1122 3.2.2, RFC 4443 2.4)."""
         self._icmp_credit = min(
             float(ICMP_ERRORS_PER_SECOND),
@@ -227,22 +232,23 @@ class Engine:
         answer = icmp.host_unreachable(bytes(next(iter(slab))))
         if answer is not None:
             self._icmp_credit -= 1
-            self._shared.inbox.append(Slab.of_packet(answer, self._shared.mtu))
+            self._deliver(Slab.of_packet(answer, self._shared.mtu), realm)
 
-    def refusal(self, destination: bytes) -> DropReason | None:
+    def refusal(self, destination: bytes, realm: Realm | None = None) -> DropReason | None:
         """Why a packet for an address would be refused whatever the session; None when it would not.
 
         Args:
             destination: 4 or 16 octets.
+            realm: in which; None for that of the interface itself.
         """
         if not self._shared.is_up or self._shared.private_key is None:
             return DropReason.INTERFACE_DOWN
-        peer = self._allowed_ips.lookup(destination)
+        peer = (realm or self._realm).allowed_ips.lookup(destination)
         if peer is None:
             return DropReason.NO_PEER_FOR_DESTINATION
         return DropReason.NO_ENDPOINT if peer.endpoint is None else None
 
-    def may_send(self, destination: bytes, now: float) -> bool:
+    def may_send(self, destination: bytes, now: float, realm: Realm | None = None) -> bool:
         """Whether a packet for an address would leave at once; if not, a handshake is under way now.
 
         This is back-pressure: a sender that can wait keeps its packets until `HandshakeCompleted`, instead of having
@@ -251,11 +257,13 @@ class Engine:
         Args:
             destination: 4 or 16 octets.
             now: engine time.
+            realm: in which; None for that of the interface itself.
         """
-        if self.refusal(destination) is not None:
+        realm = realm or self._realm
+        if self.refusal(destination, realm) is not None:
             return True
         self._advance(now)
-        peer = self._allowed_ips.lookup(destination)
+        peer = realm.allowed_ips.lookup(destination)
         assert peer is not None, "a destination without a peer is refused"
         if peer.may_send(now):
             return True
@@ -336,11 +344,11 @@ class Engine:
         true_length = ip.true_length_untrusted(packet)
         if not true_length:
             peer.drop(DropReason.INNER_MALFORMED)
-        elif self._allowed_ips.lookup(ip.source(packet)) is not peer:
+        elif peer.realm.allowed_ips.lookup(ip.source(packet)) is not peer:
             peer.drop(DropReason.DISALLOWED_SOURCE)
         else:
             peer.rx_bytes += length
-            self._shared.inbox.append(Slab(batch.arena, start, length, 1, true_length))
+            self._deliver(Slab(batch.arena, start, length, 1, true_length), peer.realm)
         return True
 
     def _receive_transport(
@@ -366,20 +374,26 @@ class Engine:
         self._schedule(peer)
         if rows.malformed:
             peer.drop(DropReason.INNER_MALFORMED, rows.malformed)
-        inbox = self._shared.inbox
+        realm = peer.realm
         for group in rows.groups:
             # Whitepaper section 2: the owner of the longest prefix that holds the source must be this very peer (S10).
-            if self._allowed_ips.lookup(group.source) is not peer:
+            if realm.allowed_ips.lookup(group.source) is not peer:
                 peer.drop(DropReason.DISALLOWED_SOURCE, group.slab.count)
                 continue
             peer.rx_bytes += group.octets
             if outer_ecn in _ECN_OF_INTEREST and self._shared.copies_ecn:
                 marked, lost = ecn.decapsulate(group.slab, outer_ecn)
-                inbox.extend(marked)
+                for slab in marked:
+                    self._deliver(slab, realm)
                 if lost:
                     peer.drop(DropReason.INNER_ECN, lost)
             else:
-                inbox.append(group.slab)
+                self._deliver(group.slab, realm)
+
+    def _deliver(self, slab: Slab, realm: Realm) -> None:
+        realm.inbox.append(slab)
+        if realm is not self._realm:
+            self._ready_realms[realm] = None
 
     # --- handshakes --------------------------------------------------------------------------------------------------
 
@@ -479,12 +493,21 @@ class Engine:
             self._shared.outbox = []
         return outbox
 
-    def packets_to_deliver(self) -> list[Slab]:
-        """Everything that waits to be delivered, in order; handed out once."""
-        inbox = self._shared.inbox
+    def packets_to_deliver(self, realm: Realm | None = None) -> list[Slab]:
+        """Everything that waits for the door of a realm, None for that of the interface; in order, handed out once."""
+        realm = realm or self._realm
+        inbox = realm.inbox
         if inbox:
-            self._shared.inbox = []
+            realm.inbox = []
         return inbox
+
+    def realms_to_deliver(self) -> list[Realm]:
+        """The realms, that of the interface left out, for which `packets_to_deliver` has something; handed out once."""
+        if not self._ready_realms:
+            return []
+        ready = list(self._ready_realms)
+        self._ready_realms.clear()
+        return ready
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
@@ -551,10 +574,15 @@ class Engine:
             for public_key in list(self._peers):
                 self.remove_peer(public_key, now)
         for peer_update in update.peers:
-            self._apply_peer(peer_update, now)
+            self._apply_peer(peer_update, now, self._realm)
 
-    def add_peer(self, config: PeerConfig, now: float) -> None:
+    def add_peer(self, config: PeerConfig, now: float, realm: Realm | None = None) -> None:
         """Add a peer.
+
+        Args:
+            config: its public key may not be in use in any realm.
+            now: engine time.
+            realm: that it belongs to for good; None for that of the interface itself.
 
         Raises:
             LocalProtocolError: there is one with this key already.
@@ -562,7 +590,10 @@ class Engine:
         """
         if config.public_key in self._peers:
             raise LocalProtocolError(f"there is a peer {config.public_key} already: use update_peer")
-        self.apply(_update_from(config), now)
+        self._advance(now)
+        update = _update_from(config)
+        self.check(update)
+        self._apply_peer(update.peers[0], now, realm or self._realm)
         self._pin(config)
 
     def update_peer(self, config: PeerConfig, now: float) -> None:
@@ -589,13 +620,44 @@ class Engine:
             LocalProtocolError: there is no such peer.
         """
         self._advance(now)
-        peer = self._peers.pop(public_key, None)
-        if peer is None:
-            raise LocalProtocolError(f"there is no peer {public_key}")
+        peer = self._known(public_key)
+        del self._peers[public_key]
         peer.go_down()
         self._shared.peer_removed()
-        self._allowed_ips.remove_owner(peer)
+        peer.realm.allowed_ips.remove_owner(peer)
         self._deadlines.discard(peer)
+
+    def remove_realm(self, realm: Realm, now: float) -> None:
+        """Forget the peers of a realm and what waits for its door."""
+        for peer in [peer for peer in self._peers.values() if peer.realm is realm]:
+            self.remove_peer(peer.public_key, now)
+        realm.inbox.clear()
+        self._ready_realms.pop(realm, None)
+
+    def realm_of(self, public_key: PublicKey) -> Realm | None:
+        """The realm of a peer; None for that of the interface itself, and for a stranger."""
+        peer = self._peers.get(public_key)
+        return None if peer is None or peer.realm is self._realm else peer.realm
+
+    def start_handshake(self, public_key: PublicKey, now: float) -> None:
+        """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT.
+
+        Whoever wants sessions younger than the protocol asks for calls this on a timer of its own; and so does a server
+        that was restarted and remembers where its peers were.
+
+        Raises:
+            LocalProtocolError: there is no such peer.
+        """
+        self._advance(now)
+        peer = self._known(public_key)
+        peer.initiate(now)
+        self._schedule(peer)
+
+    def _known(self, public_key: PublicKey) -> Peer:
+        peer = self._peers.get(public_key)
+        if peer is None:
+            raise LocalProtocolError(f"there is no peer {public_key}")
+        return peer
 
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
         """Become somebody else, or nobody.
@@ -652,7 +714,7 @@ class Engine:
         for peer in self._peers.values():
             peer.local = None
 
-    def _apply_peer(self, update: PeerUpdate, now: float) -> None:
+    def _apply_peer(self, update: PeerUpdate, now: float, realm: Realm) -> None:
         private_key = self._shared.private_key
         if private_key is not None and update.public_key == private_key.public_key:
             return
@@ -664,14 +726,15 @@ class Engine:
         if peer is None:
             if update.update_only:
                 return
-            peer = self._peers[update.public_key] = Peer(self._shared, update.public_key)
+            peer = self._peers[update.public_key] = Peer(self._shared, update.public_key, realm)
+        allowed_ips = peer.realm.allowed_ips
         if update.replace_allowed_ips:
-            self._allowed_ips.remove_owner(peer)
+            allowed_ips.remove_owner(peer)
         for is_added, prefix in update.allowed_ips:
             if is_added:
-                self._allowed_ips.insert(prefix, peer)
+                allowed_ips.insert(prefix, peer)
             else:
-                self._allowed_ips.remove(prefix, peer)
+                allowed_ips.remove(prefix, peer)
         if peer.worker is not None:
             return
         if update.preshared_key is not None:
@@ -733,6 +796,14 @@ class Engine:
             sessions=len(self._shared.indices),
         )
 
+    def peer_statistics(self, public_key: PublicKey, now: float) -> PeerStatistics:
+        """The snapshot of one peer, for whoever has too many to look at all.
+
+        Raises:
+            LocalProtocolError: there is no such peer.
+        """
+        return self._known(public_key).statistics(now)
+
     def state(self) -> DeviceState:
         """What `wg show` wants to know."""
         return DeviceState(
@@ -751,7 +822,7 @@ class Engine:
             tx_bytes=peer.tx_bytes,
             rx_bytes=peer.rx_bytes,
             persistent_keepalive=peer.timers.persistent_interval,
-            allowed_ips=tuple(self._allowed_ips.of(peer)),
+            allowed_ips=tuple(peer.realm.allowed_ips.of(peer)),
         )
 
 

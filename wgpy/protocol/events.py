@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     from wgpy.config import Endpoint
     from wgpy.keys import PublicKey
 
-__all__ = ["EndpointChanged", "Event", "HandshakeCompleted", "HandshakeGaveUp", "SessionExpired", "UnknownPeer"]
+__all__ = [
+    "EndpointChanged",
+    "Event",
+    "HandshakeCompleted",
+    "HandshakeGaveUp",
+    "InitiationReceived",
+    "SessionExpired",
+    "UnknownPeer",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,27 @@ class HandshakeGaveUp:
     """
 
     peer: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class InitiationReceived:
+    """A peer that we know began a handshake and was answered; `HandshakeCompleted` follows if it hears the answer.
+
+    An initiation is authentic, but may be a copy of one that was seen by an earlier run of this program; and it says
+    nothing about the preshared key.
+
+    Attributes:
+        peer: whose initiation it was.
+        endpoint: where it came from.
+
+    Example:
+        >>> event = wgpy.InitiationReceived(wgpy.PublicKey(bytes(32)), wgpy.Endpoint("192.0.2.1", 51820))
+        >>> str(event.endpoint)
+        '192.0.2.1:51820'
+    """
+
+    peer: PublicKey
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +122,6 @@ class UnknownPeer:
     endpoint: Endpoint
 
 
-Event: TypeAlias = HandshakeCompleted | HandshakeGaveUp | SessionExpired | EndpointChanged | UnknownPeer
+Event: TypeAlias = (
+    HandshakeCompleted | HandshakeGaveUp | InitiationReceived | SessionExpired | EndpointChanged | UnknownPeer
+)

@@ -29,7 +29,13 @@ from wgpy.noise import handshake
 from wgpy.noise.cookie import CookieMaker
 from wgpy.noise.keypair import Keypair, KeypairSlots
 from wgpy.protocol.datagrams import DatagramBatch
-from wgpy.protocol.events import EndpointChanged, HandshakeCompleted, HandshakeGaveUp, SessionExpired
+from wgpy.protocol.events import (
+    EndpointChanged,
+    HandshakeCompleted,
+    HandshakeGaveUp,
+    InitiationReceived,
+    SessionExpired,
+)
 from wgpy.protocol.shared import largest_datagram
 from wgpy.protocol.staging import StagedPackets
 from wgpy.protocol.statistics import PeerStatistics
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 
     from wgpy.config import Endpoint
     from wgpy.keys import PrivateKey, PublicKey
+    from wgpy.protocol.realm import Realm
     from wgpy.protocol.shared import Shared
 
 __all__ = ["Peer"]
@@ -55,6 +62,7 @@ class Peer:
     Attributes:
         public_key: its name.
         worker: that holds it, None if that is this one; see `shard`.
+        realm: that it belongs to.
         preshared_key: 32 octets, zeros for none; read when a response is made or consumed (trap T27).
         endpoint: where it is, None if not known yet.
         local: the local address and interface that it last reached us on, None to let the system choose.
@@ -82,6 +90,7 @@ class Peer:
         "pins_endpoint",
         "preshared_key",
         "public_key",
+        "realm",
         "rx_bytes",
         "slots",
         "staged",
@@ -90,10 +99,11 @@ class Peer:
         "worker",
     )
 
-    def __init__(self, shared: Shared, public_key: PublicKey) -> None:
+    def __init__(self, shared: Shared, public_key: PublicKey, realm: Realm) -> None:
         """Start without endpoint, session or packets."""
         self._shared = shared
         self.public_key = public_key
+        self.realm = realm
         worker = shared.shard.worker_of(public_key)
         self.worker = None if worker == shared.shard.number else worker
         self.preshared_key = _NO_PSK
@@ -272,6 +282,7 @@ class Peer:
         self._greatest_timestamp = initiation.timestamp
         self._initiation_accepted_at = now
         self._authenticated(remote, local, INITIATION_SIZE, now)
+        shared.events.append(InitiationReceived(self.public_key, remote))
         keypair = Keypair(
             keys, local_index=index, remote_index=initiation.sender_index, is_initiator=False, created_at=now
         )
@@ -521,6 +532,7 @@ class Peer:
             endpoint=self.endpoint,
             last_handshake_time=self._last_handshake_time,
             last_received_at=self._last_received_at,
+            silent_for=None if self._last_received_at is None else now - self._last_received_at,
             tx_bytes=self.tx_bytes,
             rx_bytes=self.rx_bytes,
             staged_packets=self.staged.count,

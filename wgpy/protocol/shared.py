@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wgpy.config import Endpoint
-    from wgpy.dataplane.slab import Slab
     from wgpy.errors import DropReason
     from wgpy.keys import PrivateKey
     from wgpy.noise.keypair import Keypair
@@ -41,7 +40,6 @@ class Shared:
         shard: which peers are held here.
         staging: what all peers have staged together.
         outbox: datagrams to send, in order.
-        inbox: packets to deliver, in order.
         events: for the owner.
         drops: packets refused, by reason.
         greatest_timestamp: of all initiations ever sent, TAI64N; an owner may store it and hand it in again (lesson
@@ -54,7 +52,6 @@ class Shared:
         "drops",
         "events",
         "greatest_timestamp",
-        "inbox",
         "indices",
         "is_up",
         "keylog",
@@ -91,7 +88,6 @@ class Shared:
         self.staging = StagingLimit()
         self.shard = shard
         self.outbox: list[DatagramBatch] = []
-        self.inbox: list[Slab] = []
         self.events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self.drops: dict[DropReason, int] = {}
         self.greatest_timestamp = last_timestamp

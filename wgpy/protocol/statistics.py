@@ -25,6 +25,7 @@ class PeerStatistics:
         last_handshake_time: wall clock, Unix seconds; 0 if never.
         last_received_at: engine time of the last authenticated datagram, None if never. A better sign of life than the
             handshake: an idle tunnel shakes hands only when it sends.
+        silent_for: seconds since then at the moment of the snapshot, None if never.
         tx_bytes: octets of UDP payload sent to it.
         rx_bytes: octets of UDP payload accepted from it.
         staged_packets: waiting for a session.
@@ -44,6 +45,7 @@ class PeerStatistics:
     endpoint: Endpoint | None
     last_handshake_time: float
     last_received_at: float | None
+    silent_for: float | None
     tx_bytes: int
     rx_bytes: int
     staged_packets: int

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from wgpy.keys import PublicKey
     from wgpy.protocol.datagrams import DatagramBatch
     from wgpy.protocol.engine import Engine
-    from wgpy.protocol.statistics import EngineStatistics
+    from wgpy.protocol.realm import Realm
+    from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
     from wgpy.runtime.mesh import Mesh
+    from wgpy.runtime.netdevice import NetDevice
     from wgpy.tun.base import PacketDevice
     from wgpy.uapi import DeviceState, DeviceUpdate
 
@@ -61,6 +63,7 @@ class Device:
         look_at_link: sees whether the interface is up; asked when something arrives for one that seems to be down,
             because what arrives may be quicker than the news that it came up. None where nothing can be seen.
         last_packets: asked at the end for packets that say goodbye; None where nobody is to be told.
+        watchers: called with every event, at once; they may not wait.
 
     Example:
         >>> async def main():
@@ -95,6 +98,8 @@ class Device:
         engine.listen_port = udp.port
         self.look_at_link: Callable[[], Awaitable[None]] | None = None
         self.last_packets: Callable[[], Sequence[Slab]] | None = None
+        self.watchers: list[Callable[[Event], None]] = []
+        self._doors: dict[Realm, NetDevice] = {}
         self._loop: Loop = loop or TrioLoop()
         self._mesh = mesh
         self._clock = world.boot_time
@@ -132,11 +137,15 @@ class Device:
             self._nursery = None
             if self.last_packets is not None:
                 self._send_nowait(self.last_packets())
+            for realm, door in self._doors.items():
+                self._send_nowait(door.last_batch(), realm)
             # Keys and staged packets go before the sockets do.
             self.engine.set_private_key(None, self._clock())
             self.engine.set_up(False, self._clock())
             self.udp.close()
             self.packets.close()
+            for door in self._doors.values():
+                door.close()
             for subscriber in self._subscribers:
                 subscriber.close()
             self._subscribers.clear()
@@ -246,6 +255,8 @@ class Device:
         slabs = engine.packets_to_deliver()
         if slabs:
             self.packets.write_batch(slabs)
+        for realm in engine.realms_to_deliver():
+            self._doors[realm].write_batch(engine.packets_to_deliver(realm))
         batches = engine.datagrams_to_send()
         if self._unsent:
             batches = self._unsent + batches
@@ -267,9 +278,9 @@ class Device:
             self._loop.in_trio(self._timer.cancel)
         return self._full is None
 
-    def _send_nowait(self, slabs: Sequence[Slab]) -> None:
+    def _send_nowait(self, slabs: Sequence[Slab], realm: Realm | None = None) -> None:
         """Seal and send what can be sent without waiting; the rest is lost."""
-        self.engine.send_slabs(slabs, self._now())
+        self.engine.send_slabs(slabs, self._now(), realm)
         self.udp.send(self.engine.datagrams_to_send())
         self._note_failures()
 
@@ -295,6 +306,8 @@ class Device:
     def _publish(self, events: Sequence[Event]) -> None:
         for event in events:
             self._log(event)
+            for watch in self.watchers:
+                watch(event)
             for subscriber in list(self._subscribers):
                 try:
                     subscriber.send_nowait(event)
@@ -385,14 +398,14 @@ class Device:
         if self._nursery is not None:
             self._start_readers()
 
-    def add_peer(self, peer: PeerConfig) -> None:
-        """Add a peer while traffic flows.
+    def add_peer(self, peer: PeerConfig, realm: Realm | None = None) -> None:
+        """Add a peer while traffic flows, to a realm or to that of the interface itself.
 
         Raises:
             LocalProtocolError: there is one with this key already.
             ConfigError: its endpoint is a name, or there are too many peers.
         """
-        self.engine.add_peer(peer, self._now())
+        self.engine.add_peer(peer, self._now(), realm)
         self._flush_soon()
 
     def update_peer(self, peer: PeerConfig) -> None:
@@ -412,6 +425,34 @@ class Device:
             LocalProtocolError: there is no such peer.
         """
         self.engine.remove_peer(public_key, self._now())
+
+    def start_handshake(self, public_key: PublicKey) -> None:
+        """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT.
+
+        Raises:
+            LocalProtocolError: there is no such peer.
+        """
+        self.engine.start_handshake(public_key, self._now())
+        self._flush_soon()
+
+    def add_realm(self, realm: Realm, door: NetDevice) -> None:
+        """Let packets of a realm come from and go to a door of their own; who asks it for packets calls `send_from`."""
+        self._doors[realm] = door
+
+    def remove_realm(self, realm: Realm) -> None:
+        """Forget a realm with its peers, and close its door."""
+        self._send_nowait(self._doors[realm].last_batch(), realm)
+        self.engine.remove_realm(realm, self._now())
+        self._doors.pop(realm).close()
+
+    async def send_from(self, realm: Realm) -> None:
+        """Send what the door of a realm has, and wait until there was room for it."""
+        slabs = self._doors[realm].read_batch()
+        if slabs:
+            self.engine.send_slabs(slabs, self._now(), realm)
+        # Even asking for packets may have started a handshake (`Engine.may_send`).
+        self._flush()
+        await self._catch_up()
 
     def set_up(self, is_up: bool) -> None:
         """Follow the state of the interface."""
@@ -440,6 +481,14 @@ class Device:
         for reason, count in self.packets.drops.items():
             drops[reason] = drops.get(reason, 0) + count
         return dataclasses.replace(statistics, drops=drops)
+
+    def peer_statistics(self, public_key: PublicKey) -> PeerStatistics:
+        """One peer at this moment, for whoever has too many to look at all.
+
+        Raises:
+            LocalProtocolError: there is no such peer.
+        """
+        return self.engine.peer_statistics(public_key, self._now())
 
     def state(self) -> DeviceState:
         """What `wg show` wants to know."""

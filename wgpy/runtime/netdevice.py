@@ -113,6 +113,8 @@ class NetDevice:
         for watch in self.watchers:
             watch(slabs)
         self._wake(self.stack.take_ready())
+        if self._drained is not None and not self.stack.has_orphans:
+            self._drained.set()
         self._set_timer(now)
         return slabs
 
@@ -228,8 +230,12 @@ class NetDevice:
         while True:
             with trio.CancelScope(deadline=self._next_wake(world.now())) as self._timer:
                 await trio.sleep_forever()
-            self._wake(self.stack.handle_timer(world.now()))
-            self._fetch()
+            self.handle_timer()
+
+    def handle_timer(self) -> None:
+        """Do what is due."""
+        self._wake(self.stack.handle_timer(world.now()))
+        self._fetch()
 
     def _next_wake(self, now: float) -> float:
         deadline = self.stack.next_deadline()
@@ -237,8 +243,6 @@ class NetDevice:
 
     def _set_timer(self, now: float) -> None:
         """The timer sleeps until a deadline that may have moved closer; one that moved away costs a short wake-up."""
-        if self._drained is not None and not self.stack.has_orphans:
-            self._drained.set()
         wake = self._next_wake(now)
         if wake < self._timer.deadline:
             self._timer.deadline = wake

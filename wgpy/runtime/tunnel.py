@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 import logging
 import socket
 from typing import TYPE_CHECKING, Final
@@ -19,7 +20,7 @@ import trio
 
 from wgpy.config import Endpoint, InterfaceConfig
 from wgpy.constants import DEFAULT_MTU, TRANSPORT_OVERHEAD
-from wgpy.errors import ConfigError
+from wgpy.errors import ConfigError, LocalProtocolError
 from wgpy.netstack.constants import LINGER, MINIMUM_MTU_IPV6
 from wgpy.netstack.icmp import Icmp
 from wgpy.netstack.stack import Stack
@@ -30,13 +31,16 @@ from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.net import Net
 from wgpy.runtime.netdevice import NetDevice
+from wgpy.runtime.realms import Realms
 from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from wgpy.config import PeerConfig
     from wgpy.protocol.events import Event
+    from wgpy.protocol.realm import Realm
     from wgpy.tun.base import PacketDevice
 
 __all__ = [
@@ -57,24 +61,62 @@ _OUTER_HEADERS: Final = {4: 28, 6: 48}
 class Tunnel:
     """A tunnel that ends in this process; what `open_tunnel` gives.
 
+    A tunnel may hold further realms: networks with addresses and peers of their own behind the same port and private
+    key. Their addresses may overlap, and nothing crosses from one to the other. A realm is a tunnel like this one.
+
     Attributes:
         net: dial, listen, ping and resolve through the tunnel.
-        device: the WireGuard side: peers, events, statistics.
+        device: the WireGuard side: events, statistics, and peers of all realms.
 
     Example:
         >>> async def main():
         ...     key = wgpy.PrivateKey.generate()
         ...     async with wgpy.open_tunnel(wgpy.InterfaceConfig(key, addresses=["10.0.0.1/24"])) as tunnel:
-        ...         [listener] = await tunnel.net.open_tcp_listeners(80)
+        ...         realm = tunnel.add_realm(["10.0.0.1/24"])  # the same address, another network
+        ...         realm.add_peer(wgpy.PeerConfig(wgpy.PrivateKey.generate().public_key, allowed_ips=["10.0.0.2/32"]))
+        ...         [listener] = await realm.net.open_tcp_listeners(80)
         ...         return listener.address
         >>> trio.run(main)
         (None, 80)
     """
 
-    def __init__(self, device: Device, net: Net) -> None:
-        """Use `open_tunnel`."""
+    def __init__(self, device: Device, net: Net, realms: Realms, realm: Realm | None = None) -> None:
+        """Use `open_tunnel` or `add_realm`."""
         self.device = device
         self.net = net
+        self._realms = realms
+        self._realm = realm
+
+    def add_peer(self, peer: PeerConfig) -> None:
+        """Add a peer to this network while traffic flows; see `Device` for changing and removing it.
+
+        Raises:
+            LocalProtocolError: there is one with this key already, here or in another realm.
+            ConfigError: its endpoint is a name, or there are too many peers.
+        """
+        self.device.add_peer(peer, self._realm)
+
+    def add_realm(self, addresses: Sequence[str], *, mtu: int | None = None, dns: Sequence[str] = ()) -> Tunnel:
+        """Open another network behind the same port and private key. It costs no task and no buffer while it is idle.
+
+        Args:
+            addresses: ours in it, such as "10.0.0.1/24".
+            mtu: greatest inner packet in it; None for that of the tunnel.
+            dns: name servers asked through it.
+        """
+        ours = [str(ipaddress.ip_interface(address).ip) for address in addresses]
+        realm, net = self._realms.add(ours, mtu=mtu or self.device.packets.mtu, servers=dns)
+        return Tunnel(self.device, net, self._realms, realm)
+
+    def remove_realm(self, realm: Tunnel) -> None:
+        """Forget a realm with its peers; whoever waits on one of its streams gets ClosedResourceError.
+
+        Raises:
+            LocalProtocolError: it is the tunnel itself.
+        """
+        if realm._realm is None:
+            raise LocalProtocolError("the network of the tunnel itself is closed by leaving its context")
+        self._realms.remove(realm._realm)
 
     def events(self) -> trio.MemoryReceiveChannel[Event]:
         """See `Device.events`."""
@@ -120,21 +162,20 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
     async with open_device(config, packets, keylog=keylog) as device:
         stack.may_send = device.engine.may_send
         device.last_packets = packets.last_batch
+        realms = Realms(device)
+        # A session that came or went changes what the tunnel will carry.
+        device.watchers += [lambda _: packets.changed(), realms.changed]
         net = Net(packets, icmp, addresses=addresses, servers=config.dns, refusal=device.engine.refusal)
         with _unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(packets.run_timer)
-                nursery.start_soon(_follow_events, device, packets)
-                yield Tunnel(device, net)
+                nursery.start_soon(realms.read_packets)
+                nursery.start_soon(realms.run_timer)
+                yield Tunnel(device, net, realms)
                 with trio.move_on_after(LINGER):
                     await packets.until_drained()
+                    await realms.until_drained()
                 nursery.cancel_scope.cancel()
-
-
-async def _follow_events(device: Device, packets: NetDevice) -> None:
-    """A session that came or went changes what the tunnel will carry."""
-    async for _ in device.events():
-        packets.changed()
 
 
 def _choose_mtu(config: InterfaceConfig) -> int:
