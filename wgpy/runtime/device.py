@@ -29,7 +29,7 @@ from wgpy.runtime.udp import UdpSocket, UdpSockets
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from wgpy.config import PeerConfig
+    from wgpy.config import Endpoint, PeerConfig
     from wgpy.dataplane.slab import Slab
     from wgpy.keys import PublicKey
     from wgpy.protocol.datagrams import DatagramBatch
@@ -434,13 +434,18 @@ class Device:
         """
         self.engine.remove_peer(public_key, self._now())
 
-    def start_handshake(self, public_key: PublicKey) -> None:
-        """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT.
+    def start_handshake(self, public_key: PublicKey, *, at: Endpoint | None = None) -> None:
+        """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT and place.
+
+        Args:
+            public_key: of the peer.
+            at: look for it there from now on; see `Engine.start_handshake`.
 
         Raises:
             LocalProtocolError: there is no such peer.
+            ConfigError: `at` is a name.
         """
-        self.engine.start_handshake(public_key, self._now())
+        self.engine.start_handshake(public_key, self._now(), at=at)
         self._flush_soon()
 
     def add_realm(self, realm: Realm, door: NetDevice) -> None:
