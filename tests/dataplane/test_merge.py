@@ -423,3 +423,27 @@ def test_plain_and_numpy_rows_write_the_same_octets(seed: int) -> None:
         for using in (rows, rows_numpy)
     )
     assert plain == fast
+
+
+@BOTH
+@FAMILIES
+def test_a_slab_of_several_streams_is_one_write_for_each(using: Rows, family: int) -> None:
+    """As it comes when eight streams share a tunnel: the outer datagrams are alike, whoever is inside."""
+    one = stream(17, family=family)
+    other = [shape.but(source_port=4444) for shape in stream(12, family=family)]
+    tail = one[16].but(payload=b"t" * 40)
+    shapes = [*one[:6], *other[:7], *one[6:16], *other[7:], tail]
+    assert [len(write) for write in merged(as_slabs(shapes, in_one=True), using)] == [6, 7, 10, 5, 1]
+    assert [len(write) for write in merged(as_slabs([*shapes[:-6], tail], in_one=True), using)] == [6, 7, 11]
+    damaged = [shape.build() for shape in shapes]
+    damaged[8] = damaged[8][:-1] + bytes([damaged[8][-1] ^ 1])
+    counted = [len(write) for write in merged(as_slabs(damaged, in_one=True), using)]
+    assert sum(counted) == len(shapes)
+    assert {6, 10} < set(counted), "what is damaged harms its own run only"
+
+
+@BOTH
+def test_streams_that_take_turns_packet_by_packet_are_joined_too(using: Rows) -> None:
+    one, other = stream(20), [shape.but(source_port=4444) for shape in stream(20)]
+    mixed = list(itertools.chain.from_iterable(zip(one, other, strict=True)))
+    assert [len(write) for write in merged(as_slabs(mixed, in_one=True), using)] == [20, 20]

@@ -200,7 +200,7 @@ CHANGES = {
 @pytest.mark.parametrize("row", [1, 2, 3])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("protocol", [TCP, UDP])
-def test_are_streams(using: Rows, what: str, row: int, version: int, protocol: int) -> None:
+def test_find_runs_in_one_stream(using: Rows, what: str, row: int, version: int, protocol: int) -> None:
     """The window must agree, or the kernel would be told the first one for all."""
     shapes = [
         PacketShape(protocol=protocol, payload=bytes([n]) * 101, sequence=2**32 - 150 + 101 * n, identification=n * n)
@@ -215,16 +215,17 @@ def test_are_streams(using: Rows, what: str, row: int, version: int, protocol: i
     start = 20 if version == 4 else 40
     offload = Offload(first.header_length, 101, start, 6 if protocol == UDP else 16, protocol == UDP)
     packets = [shape.build() for shape in shapes]
-    pseudo = kernel.pseudo_checksum(first, len(packets[0]) - start)
     is_tcp_only = what in ("gap", "flags", "acknowledgement", "window", "urgent")
     expected = what == "none" or (what == "flags" and row == 3) or (protocol == UDP and is_tcp_only)
-    assert using.are_streams([received(packets)], offload, [pseudo]) == [expected]
+    assert (using.find_runs([received(packets)], offload) == [[(0, True)]]) == expected
     damaged = [*packets[:row], packets[row][:-1] + bytes([packets[row][-1] ^ 4]), *packets[row + 1 :]]
-    assert using.are_streams([received(damaged)], offload, [pseudo]) == [False]
+    runs = using.find_runs([received(damaged)], offload)[0]
+    harmed = [first for first, is_intact in runs if not is_intact]
+    assert harmed == [max(first for first, _ in runs if first <= row)]
 
 
 @given(st.lists(packet_shapes, min_size=1, max_size=4), st.integers(0, 99))
-def test_are_streams_agrees_on_anything(shapes: list[PacketShape], seed: int) -> None:
+def test_find_runs_agrees_on_anything(shapes: list[PacketShape], seed: int) -> None:
     candidates = [one for one in shapes if one.protocol in (TCP, UDP) and one.payload]
     if not candidates:
         return
@@ -234,7 +235,27 @@ def test_are_streams_agrees_on_anything(shapes: list[PacketShape], seed: int) ->
     is_udp = candidates[0].protocol == UDP
     header = candidates[0].header_length
     offload = Offload(header, len(first) - header, start, 6 if is_udp else 16, is_udp)
-    pseudo = kernel.pseudo_checksum(candidates[0], len(first) - start)
     slab = received(packets)
-    assert rows.are_streams([slab], offload, [pseudo]) == rows_numpy.are_streams([slab], offload, [pseudo])
     assert rows.is_one_flow(slab) == rows_numpy.is_one_flow(slab)
+    assert rows.find_runs([slab], offload) == rows_numpy.find_runs([slab], offload)
+
+
+@BOTH
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_find_runs_of_several_streams(using: Rows, version: int, protocol: int) -> None:
+    """Cut where the flow changes, where a sequence number does not follow, and after PSH."""
+    one = PacketShape(protocol=protocol, payload=bytes(100), sequence=2**32 - 150, identification=7)
+    if version == 6:
+        one = one.six()
+    other = one.but(source_port=one.source_port + 1)
+    shapes = [one.but(sequence=(one.sequence + 100 * n) % 2**32, identification=n) for n in range(3)]
+    shapes += [other, other.but(sequence=(other.sequence + 100) % 2**32)]
+    shapes += [one.but(sequence=(one.sequence + 300) % 2**32), one.but(sequence=(one.sequence + 500) % 2**32)]
+    shapes += [one.but(sequence=(one.sequence + 600) % 2**32, flags=ACK | PSH)]
+    shapes += [one.but(sequence=(one.sequence + 700) % 2**32)]
+    start = 20 if version == 4 else 40
+    offload = Offload(one.header_length, 100, start, 6 if protocol == UDP else 16, protocol == UDP)
+    slab = received([shape.build() for shape in shapes])
+    firsts = [0, 3, 5, 6, 8] if protocol == TCP else [0, 3, 5]
+    assert using.find_runs([slab], offload) == [[(row, True) for row in firsts]]

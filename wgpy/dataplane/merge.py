@@ -1,7 +1,8 @@
 """Received rows into as few writes as possible: packets of one flow become one superpacket, as the kernel's GRO does.
 
 Most of what arrives is a slab that is one run of one TCP stream: one look at all rows shows it, and the write takes the
-payload from where it lies. What is mixed goes packet by packet through a table of open runs. Each flow leaves in the
+payload from where it lies. Where several streams share a slab it is cut between their runs first. What is mixed more
+finely goes packet by packet through a table of open runs. Each flow leaves in the
 order in which it came. The header of a superpacket is written last, when it is known what belongs to it.
 
 Source: Linux net/ipv4/tcp_offload.c and udp_offload.c, functions *_gro_receive; RFC 9293; RFC 3168 section 5.3.
@@ -21,7 +22,7 @@ from wgpy.wire.ip import IPV4_HEADER_SIZE
 from wgpy.wire.virtio import Offload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from wgpy.dataplane.slab import Slab
 
@@ -31,6 +32,8 @@ _MAX_LENGTH: Final = 65535
 _U16: Final = struct.Struct(">H")
 # As many as the kernel takes in one writev without a copy of its own list (UIO_FASTIOV is 8, UIO_MAXIOV 1024).
 _MAX_MEMBERS: Final = 256
+# Runs of fewer packets are joined sooner one by one.
+_SHORT: Final = 4
 _TCP: Final = 6
 _UDP: Final = 17
 
@@ -135,8 +138,7 @@ def merge(slabs: Sequence[Slab], *, joins_udp: bool, rows: Rows = selected) -> l
     # Runs and whole writes in order; runs become writes at the end.
     out: list[_Run | Write] = []
     open_runs: dict[bytes, _Run] = {}
-    streams = _find_streams(slabs, rows, joins_udp=joins_udp)
-    for slab, stream in zip(slabs, streams, strict=True):
+    for slab, stream in _streams(slabs, rows, joins_udp=joins_udp):
         if stream is not None:
             # Whatever follows in this flow comes after it.
             open_runs.pop(stream.first.flow, None)
@@ -259,33 +261,55 @@ def _is_intact(candidate: _Candidate) -> bool:
     return not checksum.checksum(view[at + start : at + candidate.length], pseudo)
 
 
-def _find_streams(slabs: Sequence[Slab], rows: Rows, *, joins_udp: bool) -> list[_Stream | None]:
-    """For each slab, whether all its rows follow each other in one flow, and can be joined as they are.
+def _streams(slabs: Sequence[Slab], rows: Rows, *, joins_udp: bool) -> Iterator[tuple[Slab, _Stream | None]]:
+    """The slabs in order, each with whether all its rows can be joined as they are.
 
-    Slabs of one shape next to each other are looked at together.
+    Those of several streams come in pieces of one each. Slabs of one shape next to each other are looked at together.
     """
-    found = [_begins_stream(slab, joins_udp=joins_udp) if slab.count > 1 else None for slab in slabs]
+    layouts = [_layout(slab, joins_udp=joins_udp) for slab in slabs]
     position = 0
     while position < len(slabs):
-        stream = found[position]
-        end = position + 1
-        if stream is not None:
-            offload, shape = stream.first.offload, _shape_of_body(slabs[position])
-            alike = [stream]
-            while end < len(slabs) and (following := found[end]) is not None:
-                if following.first.offload != offload or _shape_of_body(slabs[end]) != shape:
-                    break
-                alike.append(following)
-                end += 1
-            bodies = [_body(slab) for slab in slabs[position:end]]
-            verdicts = rows.are_streams(bodies, offload, [one.pseudo for one in alike])
-            for place, is_stream in enumerate(verdicts, position):
-                if not is_stream or not _last_row_fits(
-                    slabs[place], alike[place - position].first, joins_udp=joins_udp
-                ):
-                    found[place] = None
-        position = end
-    return found
+        slab, layout = slabs[position], layouts[position]
+        position += 1
+        if layout is None:
+            yield slab, None
+            continue
+        alike, shape = [slab], _shape_of_body(slab)
+        while position < len(slabs) and layouts[position] == layout and _shape_of_body(slabs[position]) == shape:
+            alike.append(slabs[position])
+            position += 1
+        found = rows.find_runs([_body(one) for one in alike], layout)
+        for one, runs in zip(alike, found, strict=True):
+            yield from _pieces(one, runs, layout, joins_udp=joins_udp)
+
+
+def _layout(slab: Slab, *, joins_udp: bool) -> Offload | None:
+    """How the rows of a slab are laid out if they are like the first; None when they are sooner joined one by one."""
+    if slab.count < _SHORT:
+        return None
+    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
+    flow = _flow(view, at, slab.length)
+    first = None if flow is None else _candidate(view, at, slab.length, flow, joins_udp=joins_udp)
+    return None if first is None else first.offload
+
+
+def _pieces(
+    slab: Slab, runs: list[tuple[int, bool]], layout: Offload, *, joins_udp: bool
+) -> Iterator[tuple[Slab, _Stream | None]]:
+    """One piece for each run; the slab itself when there is but one, or when they are too short to be worth it."""
+    if len(runs) * _SHORT > slab.count:
+        yield slab, None
+        return
+    ends = [row for row, _ in runs[1:]] + [slab.count]
+    for (row, is_intact), end in zip(runs, ends, strict=True):
+        piece = slab if len(runs) == 1 else slab.part(row, end - row)
+        stream = _begins_stream(piece, layout, joins_udp=joins_udp) if is_intact else None
+        if stream is None or _last_row_fits(piece, stream.first, joins_udp=joins_udp):
+            yield piece, stream
+        else:
+            body = _body(piece)
+            yield body, _begins_stream(body, layout, joins_udp=joins_udp)
+            yield piece.part(piece.count - 1, 1), None
 
 
 def _shape_of_body(slab: Slab) -> tuple[int, int]:
@@ -297,16 +321,16 @@ def _body(slab: Slab) -> Slab:
     return slab if slab.last_length == slab.length else slab.part(0, slab.count - 1)
 
 
-def _begins_stream(slab: Slab, *, joins_udp: bool) -> _Stream | None:
-    """The first packet of a slab, if the rest can be joined to it as far as lengths tell."""
+def _begins_stream(slab: Slab, layout: Offload, *, joins_udp: bool) -> _Stream | None:
+    """The first packet of a run, if the rest of it can be joined to it as far as its own headers and lengths tell."""
     view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
-    flow = _flow(view, at, length)
+    flow = _flow(view, at, length) if slab.count > 1 else None
     first = None if flow is None else _candidate(view, at, length, flow, joins_udp=joins_udp)
-    if first is None or first.is_pushed or slab.last_length <= first.offload.header_length:
+    if first is None or first.offload != layout or slab.last_length <= layout.header_length:
         return None
-    if _joined_length(slab, first.offload) > _MAX_LENGTH:
+    if first.is_pushed or _joined_length(slab, layout) > _MAX_LENGTH:
         return None
-    return _Stream(first, _pseudo(view, at, first.offload, length))
+    return _Stream(first, _pseudo(view, at, layout, length))
 
 
 def _joined_length(slab: Slab, offload: Offload) -> int:

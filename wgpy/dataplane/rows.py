@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_HEADER_SIZE
 from wgpy.wire import checksum
+from wgpy.wire.ip import IPV4_HEADER_SIZE, IPV6_HEADER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from wgpy.wire.virtio import Offload
 
 __all__ = [
-    "are_streams",
     "clear_padding",
     "count_same_heads",
+    "find_runs",
     "is_one_flow",
     "read_counters",
     "write_counters",
@@ -32,6 +33,11 @@ __all__ = [
 # TCP flags that a row inside a run may carry, and that its last may (RFC 9293 3.1): ACK, and ACK with PSH.
 ACK: Final = 0x10
 ACK_PSH: Final = 0x18
+PSH: Final = 0x08
+# Where the addresses begin, by where the transport header does: they lie right in front of it.
+ADDRESSES_AT: Final = {IPV4_HEADER_SIZE: 12, IPV6_HEADER_SIZE: 8}
+# IP protocol number, by whether it is UDP.
+PROTOCOL: Final = {False: 6, True: 17}
 
 _HEADER: Final = struct.Struct("<IIQ")
 _INDEX: Final = struct.Struct("<I")
@@ -203,45 +209,51 @@ def write_segments(
             at += slab.stride
 
 
-def are_streams(slabs: Sequence[Slab], offload: Offload, sums: Sequence[int]) -> list[bool]:
-    """For each slab, whether its rows follow each other in one TCP stream or UDP flow, with right checksums.
+def find_runs(slabs: Sequence[Slab], offload: Offload) -> list[list[tuple[int, bool]]]:
+    """Cut each slab into runs of rows that follow each other in one TCP stream or UDP flow.
 
-    The first row of each was found to be fit for joining. What may differ from row to row is what joining makes good:
-    IPv4 identification and checksum, sequence number, transport checksum, and PSH in the last row.
+    A row goes on with the run of the row before it when their headers are alike but for what joining makes good (IPv4
+    identification and checksum, sequence number, transport checksum, PSH), when its sequence number follows, and when
+    the one before it carries no PSH. Whether the first row of a run may be joined to at all is for the caller to say.
 
     Args:
         slabs: received rows without padding, of one shape, `last_length` equal to `length`.
-        offload: where the headers end, where the transport header begins, and the payload of each row.
-        sums: for each slab, of the pseudo header of one row, folded.
+        offload: the layout of a row: where the headers end, where the transport header begins, the payload.
+
+    Returns:
+        For each slab, for each run: its first row, and whether the checksums of all its rows are right, given that
+        they are laid out so.
     """
-    return [_is_stream(slab, offload, pseudo) for slab, pseudo in zip(slabs, sums, strict=True)]
+    return [_runs_of(slab, offload) for slab in slabs]
 
 
-def _is_stream(slab: Slab, offload: Offload, pseudo: int) -> bool:
-    view, at, length = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE, slab.length
+def _runs_of(slab: Slab, offload: Offload) -> list[tuple[int, bool]]:
+    view, at = slab.arena.view, slab.start + TRANSPORT_HEADER_SIZE
     header_length, start = offload.header_length, offload.csum_start
-    template = b""
-    sequence = int.from_bytes(view[at + start + 4 : at + start + 8])
+    addresses, field = ADDRESSES_AT[start], start + offload.csum_offset
+    of_pseudo_header = PROTOCOL[offload.is_udp] + slab.length - start
+    runs: list[tuple[int, bool]] = []
+    before, expected, is_pushed = b"", 0, False
     for row in range(slab.count):
         header = bytearray(view[at : at + header_length])
-        if header[0] >> 4 == 4:
-            if checksum.checksum(header[:start]):
-                return False
+        is_intact = not checksum.checksum(view[at + addresses : at + slab.length], of_pseudo_header)
+        if start == IPV4_HEADER_SIZE:
+            is_intact = is_intact and not checksum.checksum(header[:start])
             header[4:6] = header[10:12] = bytes(2)
+        sequence = 0
         if not offload.is_udp:
-            if int.from_bytes(header[start + 4 : start + 8]) != (sequence + row * offload.gso_size) & 0xFFFFFFFF:
-                return False
-            flags = header[start + 13]
-            if flags != ACK and (flags != ACK_PSH or row != slab.count - 1):
-                return False
+            sequence = int.from_bytes(header[start + 4 : start + 8])
             header[start + 4 : start + 8] = bytes(4)
-            header[start + 13] = 0
-        field = start + offload.csum_offset
+            goes_on = sequence == expected and not is_pushed
+            expected, is_pushed = (sequence + offload.gso_size) & 0xFFFFFFFF, bool(header[start + 13] & PSH)
+            header[start + 13] &= 0xFF ^ PSH
+        else:
+            goes_on = True
         header[field : field + 2] = bytes(2)
-        if row and bytes(header) != template:
-            return False
-        template = bytes(header)
-        if checksum.checksum(view[at + start : at + length], pseudo):
-            return False
+        if row and goes_on and bytes(header) == before:
+            runs[-1] = (runs[-1][0], runs[-1][1] and is_intact)
+        else:
+            runs.append((row, is_intact))
+        before = bytes(header)
         at += slab.stride
-    return True
+    return runs

@@ -13,7 +13,7 @@ import numpy as np
 
 from wgpy.constants import MESSAGE_TRANSPORT, TRANSPORT_HEADER_SIZE
 from wgpy.dataplane import rows as plain
-from wgpy.dataplane.rows import ACK, ACK_PSH
+from wgpy.dataplane.rows import ADDRESSES_AT, PROTOCOL, PSH
 from wgpy.wire.ip import IPV4_HEADER_SIZE
 from wgpy.wire.virtio import TCP_CSUM_OFFSET
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from wgpy.wire.virtio import Offload
 
 __all__ = [
-    "are_streams",
     "clear_padding",
     "count_same_heads",
+    "find_runs",
     "is_one_flow",
     "read_counters",
     "write_counters",
@@ -46,8 +46,6 @@ _U2_NETWORK: Final = np.dtype(">u2")
 _MODULUS: Final = np.uint64(0xFFFF)
 # So few rows are done sooner one by one: a lone packet must not pay for numpy.
 _FEW: Final = 3
-# Flags that the last row of a stream may carry.
-_LAST: Final = (ACK, ACK_PSH)
 
 
 class _Grid(NamedTuple):
@@ -217,45 +215,55 @@ def write_segments(
         first_slab += groups
 
 
-def are_streams(slabs: Sequence[Slab], offload: Offload, sums: Sequence[int]) -> list[bool]:
-    """As `rows.are_streams`."""
-    verdicts: list[bool] = []
+def find_runs(slabs: Sequence[Slab], offload: Offload) -> list[list[tuple[int, bool]]]:
+    """As `rows.find_runs`."""
+    found: list[list[tuple[int, bool]]] = []
     for grid in _grids(slabs):
-        done = len(verdicts)
-        verdicts += _streams_of(grid, offload, sums[done : done + grid.shape[0]])
-    return verdicts
+        found += _runs_of(grid, offload)
+    return found
 
 
-def _streams_of(grid: _Grid, offload: Offload, sums: Sequence[int]) -> list[bool]:
+def _runs_of(grid: _Grid, offload: Offload) -> Iterator[list[tuple[int, bool]]]:
     header_length, start = offload.header_length, offload.csum_start
     groups, count = grid.shape
     first = TRANSPORT_HEADER_SIZE
     words = np.ndarray((groups, count, header_length // 4), _U4, grid.view, grid.start + first, (*grid.strides, 4))
-    verdicts = _alike(words & _mask(start, header_length, offload.csum_offset), groups, count)
+    words = words & _mask(start, header_length, offload.csum_offset)
+    is_whole = _alike(words, groups, count)
     if not offload.is_udp:
-        # The mask lets PSH differ; only the last row may have it.
-        flags = grid.column(_U1, first + start + 13).tobytes()
-        if flags.count(ACK) != len(flags):
-            of_group = [flags[at : at + count] for at in range(0, len(flags), count)]
-            verdicts = _both(verdicts, [one[:-1].count(ACK) == count - 1 and one[-1] in _LAST for one in of_group])
         sequences = grid.column(_U4_NETWORK, first + start + 4).astype(np.uint32)
         sequences -= np.arange(count, dtype=np.uint32) * np.uint32(offload.gso_size)
-        verdicts = _both(verdicts, _alike(sequences, groups, count))
-    residues = _residues(grid, start, header_length + offload.gso_size)
-    residues += np.array([[_swapped(pseudo)] for pseudo in sums], _U8)
-    residues %= _MODULUS
+        pushes = grid.column(_U1, first + start + 13)[:, :-1] & PSH
+        pushed = pushes.tobytes()
+        is_whole = _both(is_whole, _alike(sequences, groups, count))
+        if pushed.strip(b"\0"):
+            is_whole = _both(
+                is_whole, [not pushed[at : at + count - 1].strip(b"\0") for at in _steps(groups, count - 1)]
+            )
+    damage = _residues(grid, ADDRESSES_AT[start], header_length + offload.gso_size)
+    damage += np.uint64(_swapped(PROTOCOL[offload.is_udp] + header_length - start + offload.gso_size))
+    damage %= _MODULUS
     if start == IPV4_HEADER_SIZE:
-        # The other fields are alike, so the checksum of every row is right if that of the first is and if it makes good
-        # what the identification has changed.
-        marks = grid.column(_U2, first + 4).astype(_U4)
-        marks += grid.column(_U2, first + 10)
-        marks %= np.uint32(0xFFFF)
-        verdicts = _both(verdicts, _alike(marks, groups, count))
-        first_rows = _Grid(grid.view, grid.start, (groups, 1), grid.strides)
-        residues[:, :1] |= _residues(first_rows, 0, start) % _MODULUS
-    if residues.any():
-        verdicts = _both(verdicts, [not row.any() for row in residues])
-    return verdicts
+        damage += _residues(grid, 0, start) % _MODULUS
+    is_intact = not damage.any()
+    for group in range(groups):
+        if is_whole[group]:
+            yield [(0, is_intact or not damage[group].any())]
+            continue
+        is_cut = (words[group, 1:] != words[group, :-1]).any(axis=1)
+        if not offload.is_udp:
+            is_cut |= sequences[group, 1:] != sequences[group, :-1]
+            is_cut |= pushes[group] != 0
+        firsts = [0, *(is_cut.nonzero()[0] + 1).tolist()]
+        if is_intact:
+            yield [(row, True) for row in firsts]
+        else:
+            harmed = np.add.reduceat(damage[group], firsts).tolist()
+            yield [(row, not harm) for row, harm in zip(firsts, harmed, strict=True)]
+
+
+def _steps(groups: int, size: int) -> range:
+    return range(0, groups * size, size) if size else range(0)
 
 
 def _alike(columns: NDArray[np.unsignedinteger], groups: int, count: int) -> list[bool]:
@@ -299,7 +307,7 @@ def _mask(start: int, header_length: int, csum_offset: int) -> NDArray[np.uint32
         mask[4:6] = mask[10:12] = bytes(2)
     if csum_offset == TCP_CSUM_OFFSET:
         mask[start + 4 : start + 8] = bytes(4)
-        mask[start + 13] = 0xFF ^ ACK ^ ACK_PSH
+        mask[start + 13] = 0xFF ^ PSH
     mask[start + csum_offset : start + csum_offset + 2] = bytes(2)
     return np.frombuffer(mask, _U4)
 

@@ -51,8 +51,8 @@ class Rows(Protocol):
     ) -> None:
         """See `rows.write_segments`."""
 
-    def are_streams(self, slabs: Sequence[Slab], offload: Offload, sums: Sequence[int]) -> list[bool]:
-        """See `rows.are_streams`."""
+    def find_runs(self, slabs: Sequence[Slab], offload: Offload) -> list[list[tuple[int, bool]]]:
+        """See `rows.find_runs`."""
         ...
 
 

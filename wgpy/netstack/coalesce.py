@@ -20,7 +20,7 @@ from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.selected import rows as selected
 from wgpy.errors import BadPacket, DropReason
 from wgpy.wire import ip, tcp
-from wgpy.wire.checksum import checksum, folded, partial_sum
+from wgpy.wire.checksum import checksum, partial_sum
 from wgpy.wire.virtio import TCP_CSUM_OFFSET, Offload
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ class Coalescer:
         if view[at] == 0x45:
             if view[at + 9] != ip.TCP or view[at + 6] & 0x3F or view[at + 7] or length < 40:
                 return False
-            start, addresses, mark = 20, view[at + 12 : at + 20], view[at + 1] & 3
+            start, mark = 20, view[at + 1] & 3
             key = bytes(view[at + 12 : at + 24])
         elif view[at] >> 4 == 6 and length >= 60 and view[at + 6] == ip.TCP:
-            start, addresses, mark = 40, view[at + 8 : at + 40], view[at + 1] >> 4 & 3
+            start, mark = 40, view[at + 1] >> 4 & 3
             key = bytes(view[at + 8 : at + 44])
         else:
             return False
@@ -136,8 +136,7 @@ class Coalescer:
         payload = length - header_length
         offload = Offload(header_length, payload, start, TCP_CSUM_OFFSET, False)
         body = slab if slab.last_length == length else slab.part(0, slab.count - 1)
-        pseudo = folded(partial_sum(addresses) + ip.TCP + length - start)
-        if not self._rows.are_streams([body], offload, [pseudo])[0]:
+        if self._rows.find_runs([body], offload) != [[(0, True)]]:
             return False
         try:
             segment = tcp.decode_untrusted(view, at + start, at + length)

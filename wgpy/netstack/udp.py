@@ -24,7 +24,6 @@ from wgpy.netstack.fragments import fragment_size, fragments_of
 from wgpy.netstack.ports import choose_port
 from wgpy.netstack.stack import is_martian
 from wgpy.wire import ip, udp
-from wgpy.wire.checksum import pseudo_header_sum
 from wgpy.wire.virtio import UDP_CSUM_OFFSET, Offload
 
 if TYPE_CHECKING:
@@ -358,7 +357,7 @@ class UdpTable:
             return False
         payload = size - udp.UDP_HEADER_SIZE
         offload = Offload(length - payload, payload, start, UDP_CSUM_OFFSET, True)
-        if not self._rows.are_streams([slab], offload, [pseudo_header_sum(source, destination, ip.UDP, size)])[0]:
+        if self._rows.find_runs([slab], offload) != [[(0, True)]]:
             return False
         views = slab.arena.payloads(slab.start, slab.stride, length - payload, payload, slab.count)
         for row in views[: slab.count]:
