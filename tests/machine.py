@@ -24,6 +24,10 @@ PROGRAMS = {
     "wireguard-go": ("WGPY_WIREGUARD_GO", ("wireguard-go", "wireguard")),
     "boringtun": ("WGPY_BORINGTUN", ("boringtun-cli",)),
     "gotatun": ("WGPY_GOTATUN", ("gotatun", "gotatun-cli")),
+    "helm3": ("DAALU_HELM3", ("helm3",)),
+    "helm4": ("DAALU_HELM4", ("helm4",)),
+    "kubectl-old": ("DAALU_KUBECTL_OLD", ("kubectl-old",)),
+    "kubectl-new": ("DAALU_KUBECTL_NEW", ("kubectl-new",)),
 }
 
 # Program and the Debian package that brings it.
@@ -112,6 +116,14 @@ def _program(name: str) -> Callable[[], str | None]:
     )
 
 
+def _programs(*names: str) -> Callable[[], str | None]:
+    def check() -> str | None:
+        missing = [name for name in names if find_program(name) is None]
+        return f"no {' and no '.join(missing)} in PATH or {CACHE}/bin" if missing else None
+
+    return check
+
+
 def _qemu() -> str | None:
     if shutil.which("qemu-system-x86_64") is None:
         return "no qemu-system-x86_64 in PATH"
@@ -128,6 +140,8 @@ GROUPS = {
     "go": Group(_program("wireguard-go"), "install Go 1.23 or newer, then run tests/tools/build_wireguard_go.py"),
     "boringtun": Group(_program("boringtun"), "cargo install boringtun-cli, or point WGPY_BORINGTUN to the binary"),
     "gotatun": Group(_program("gotatun"), "cargo install gotatun-cli, or point WGPY_GOTATUN to the binary"),
+    "helm": Group(_programs("helm3", "helm4"), "run tests/tools/fetch_kubernetes_clients.py"),
+    "kubectl": Group(_programs("kubectl-old", "kubectl-new"), "run tests/tools/fetch_kubernetes_clients.py"),
     "qemu": Group(_qemu, _APT + "qemu-system-x86 && tests/tools/prepare_guest.py"),
 }
 

@@ -13,7 +13,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 OF_THEIR_OWN = {
     "benchmarks": "of the package beside wgpy",
     "behaviours": "B1 to B40 on virtual time",
+    "chart": "the Helm chart, with real helm and kubectl",
+    "contract": "golden documents that hub and edge both read",
     "e2e": "Linux, real peers",
+    "edge": "of the package beside wgpy",
     "examples": "the programs of the README",
     "fuzz": "B72 and B73",
     "house": "this",

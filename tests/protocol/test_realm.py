@@ -10,7 +10,7 @@ import pytest
 from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
 from wgpy.constants import REKEY_TIMEOUT
 from wgpy.dataplane.slab import Slab
-from wgpy.errors import DropReason, LocalProtocolError
+from wgpy.errors import ConfigError, DropReason, LocalProtocolError
 from wgpy.keys import PrivateKey
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import EndpointChanged, Event, HandshakeCompleted, InitiationReceived
@@ -156,6 +156,20 @@ def test_a_handshake_is_started_on_demand_once_per_rekey_timeout() -> None:
     assert HandshakeCompleted(edge.key.public_key, edge.at, is_initiator=False) in hub.events()
     with pytest.raises(LocalProtocolError, match="no peer"):
         hub.start_handshake(PrivateKey(b"\x77" * 32).public_key, now)
+
+
+def test_another_place_of_a_peer_is_tried_at_once() -> None:
+    _, [edge, _], _ = joined()
+    elsewhere = Endpoint("2001:db8::1", 51820)
+    edge.engine.start_handshake(HUB_KEY.public_key, 1.0, at=elsewhere)
+    [initiation] = edge.engine.datagrams_to_send()
+    assert (initiation.remote, initiation.length) == (elsewhere, 148)
+    edge.engine.start_handshake(HUB_KEY.public_key, 1.5, at=elsewhere)
+    assert edge.engine.datagrams_to_send() == [], "the same place waits for REKEY_TIMEOUT"
+    edge.engine.start_handshake(HUB_KEY.public_key, 1.5, at=HUB_AT)
+    assert [batch.remote for batch in edge.engine.datagrams_to_send()] == [HUB_AT]
+    with pytest.raises(ConfigError, match="resolve it first"):
+        edge.engine.start_handshake(HUB_KEY.public_key, 2.0, at=Endpoint("hub.example", 51820))
 
 
 def test_one_peer_is_looked_at_alone() -> None:

@@ -639,17 +639,28 @@ class Engine:
         peer = self._peers.get(public_key)
         return None if peer is None or peer.realm is self._realm else peer.realm
 
-    def start_handshake(self, public_key: PublicKey, now: float) -> None:
-        """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT.
+    def start_handshake(self, public_key: PublicKey, now: float, *, at: Endpoint | None = None) -> None:
+        """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT and place.
 
         Whoever wants sessions younger than the protocol asks for calls this on a timer of its own; and so does a server
         that was restarted and remembers where its peers were.
 
+        Args:
+            public_key: of the peer.
+            now: engine time.
+            at: look for it there from now on; another place than the last one need not wait for REKEY_TIMEOUT. Whoever
+                has several addresses of one peer tries them so, one soon after the other.
+
         Raises:
             LocalProtocolError: there is no such peer.
+            ConfigError: `at` is a name.
         """
         self._advance(now)
         peer = self._known(public_key)
+        if at is not None:
+            if at.is_name:
+                raise ConfigError(f"{at} is a name: resolve it first", field="Endpoint")
+            peer.try_endpoint(at)
         peer.initiate(now)
         self._schedule(peer)
 

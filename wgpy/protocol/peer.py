@@ -482,6 +482,12 @@ class Peer:
         self.endpoint = endpoint
         self.local = None
 
+    def try_endpoint(self, endpoint: Endpoint) -> None:
+        """Look for the peer at one of its places; at another one than before the first initiation need not wait."""
+        if endpoint != self.endpoint:
+            self.set_endpoint(endpoint)
+            self._handshake_gate = float("-inf")
+
     def set_persistent_keepalive(self, seconds: int, now: float) -> None:
         """Send a packet every so many seconds; switching it on sends one at once when the interface is up."""
         was_off = not self.timers.persistent_interval

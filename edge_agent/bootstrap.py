@@ -1,0 +1,182 @@
+"""The bootstrap Job: from a token to a key in the Secret and a configuration in the ConfigMap, in six steps.
+
+    1 read the Secret: `ready` means done        4 POST token, public key and proof
+    2 `pending`: go on with its key, or make one 5 verify the answer
+    3 patch key and `pending` into the Secret    6 patch the ConfigMap, then PSK and `ready` into the Secret
+
+The key is stored before the hub hears of it, so that a crash between any two steps ends, after another run, in the same
+state. What may heal is tried again until the deadline; what cannot is said in one line. Neither token nor key is ever
+printed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from edge_agent.contract import Exchange, Token
+from edge_agent.hubapi import HubApi, Joined, Stop
+from edge_agent.kube import Kube, KubeError, Unreachable
+from edge_agent.state import CONFIG, HUB_KEY, PENDING, PHASE, PRIVATE_KEY, PSK, READY, TOKEN_ID
+
+if TYPE_CHECKING:
+    from edge_agent.settings import Settings
+    from edge_agent.store import Store
+
+__all__ = ["Bootstrap", "Waits", "run_bootstrap"]
+
+_log = logging.getLogger("edge.bootstrap")
+_T = TypeVar("_T")
+
+_FIRST_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 60.0
+
+
+class Waits:
+    """How long to wait before each next try: growing from one second to sixty, jittered, never less than asked for."""
+
+    def __init__(self, unit: Callable[[], float] = random_module.random) -> None:
+        """Begin small; `unit` gives numbers from 0 to 1."""
+        self._unit = unit
+        self._next = _FIRST_WAIT
+
+    def after(self, stop: Stop) -> float:
+        """Seconds to wait after this failure."""
+        wait = self._next * (0.5 + self._unit() / 2)
+        self._next = min(self._next * 2, _LONGEST_WAIT)
+        return max(wait, stop.retry_after or 0.0)
+
+
+class Bootstrap:
+    """One run of the Job."""
+
+    def __init__(self, settings: Settings, store: Store, kube: Kube, hub: HubApi, *, waits: Waits | None = None) -> None:
+        """Put together what the steps need."""
+        self._settings = settings
+        self._store = store
+        self._kube = kube
+        self._hub = hub
+        self._waits = waits or Waits()
+
+    async def run(self) -> str:
+        """Take the six steps.
+
+        Returns:
+            One line that says how it ended well.
+
+        Raises:
+            Stop: why it cannot.
+        """
+        secret = await self._insist(self._store.secret)
+        is_ready = secret.get(PHASE) == READY and len(secret.get(PRIVATE_KEY, b"")) == 32
+        token = self._read_token()
+        if is_ready:
+            if secret.get(TOKEN_ID, b"").decode(errors="replace") == token.id:
+                return "already joined with this token: nothing to do"
+            if await self._is_welcome(secret, token):
+                return "already joined: the new token was left unused and stays valid until it expires"
+        private_key = secret.get(PRIVATE_KEY, b"") if secret.get(PHASE) == PENDING else b""
+        if len(private_key) != 32:
+            private_key = _new_key()
+        try:
+            exchange = Exchange(private_key, token.hub_key)
+        except ValueError:
+            raise Stop("bad_token", "the hub's key in it is none") from None
+        pending = {PRIVATE_KEY: private_key, TOKEN_ID: token.id.encode(), HUB_KEY: token.hub_key, PHASE: PENDING}
+        await self._insist(lambda: self._store.patch_secret(pending))
+        kube_version, cluster_uid = await self._facts()
+        joined = await self._insist(
+            lambda: self._hub.bootstrap(token, exchange, kube_version=kube_version, cluster_uid=cluster_uid)
+        )
+        await self._write(joined)
+        return f"joined as {joined.config.cluster_id} with tunnel address {joined.config.address}"
+
+    def _read_token(self) -> Token:
+        if not self._settings.hub_url:
+            raise Stop("bad_setting", "--hub-url is missing")
+        if not self._settings.token_file:
+            raise Stop("bad_setting", "--token-file is missing")
+        try:
+            text = Path(self._settings.token_file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or "not text"
+            raise Stop("bad_setting", f"--token-file {self._settings.token_file}: {reason}") from None
+        try:
+            return Token.parse(text)
+        except ValueError as problem:
+            raise Stop("bad_token", str(problem)) from None
+
+    async def _is_welcome(self, secret: dict[str, bytes], token: Token) -> bool:
+        """Whether the hub of the new token still knows our old key: then there is nothing to redeem."""
+        try:
+            exchange = Exchange(secret[PRIVATE_KEY], token.hub_key)
+        except ValueError:
+            raise Stop("bad_token", "the hub's key in it is none") from None
+        state = await self._insist(lambda: self._hub.ask_self(exchange))
+        _log.info("the hub says that the key in the Secret is %s", state.state)
+        return state.state in ("active", "blocked")
+
+    async def _facts(self) -> tuple[str, str | None]:
+        """Version and uid of the cluster; a bootstrap does without them where they may not be read."""
+        if not self._kube.is_known:
+            return "", None
+        try:
+            version = await self._kube.version()
+            return version, await self._kube.cluster_uid() if self._settings.cluster_identity else None
+        except (KubeError, Unreachable) as problem:
+            _log.warning("version and uid of the cluster stay unknown: %s", problem)
+            return "", None
+
+    async def _write(self, joined: Joined) -> None:
+        await self._insist(lambda: self._store.patch_config({CONFIG: joined.config.to_text()}))
+        await self._insist(lambda: self._store.patch_secret({PSK: joined.psk, PHASE: READY}))
+
+    async def _insist(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        """Take a step, again and again as long as that may help."""
+        while True:
+            try:
+                return await step()
+            except KubeError as problem:
+                code = "api_unreachable" if problem.status >= 500 or problem.status == 429 else "api_forbidden"
+                stop = Stop(code, str(problem))
+            except Unreachable as problem:
+                stop = Stop("api_unreachable", str(problem))
+            except Stop as problem:
+                stop = problem
+            if stop.cause.is_final:
+                raise stop
+            wait = self._waits.after(stop)
+            if trio.current_time() + wait >= trio.current_effective_deadline():
+                raise stop
+            _log.warning("%s; trying again in %.0f s", stop.line(), wait)
+            await trio.sleep(wait)
+
+
+def _new_key() -> bytes:
+    import wgpy
+
+    return bytes(wgpy.PrivateKey.generate())
+
+
+async def run_bootstrap(bootstrap: Bootstrap, deadline: float) -> tuple[int, str]:
+    """Run it until it ends or the deadline is near.
+
+    Returns:
+        Exit code, and the one line to print.
+    """
+    started = time.monotonic()
+    try:
+        with trio.fail_after(deadline):
+            line = await bootstrap.run()
+    except Stop as stop:
+        return stop.cause.exit_code, stop.line()
+    except trio.TooSlowError:
+        stop = Stop("network", f"no answer in {time.monotonic() - started:.0f} s")
+        return stop.cause.exit_code, stop.line()
+    return 0, line

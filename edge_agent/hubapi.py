@@ -1,0 +1,303 @@
+"""The hub over HTTPS: `POST /v1/edge/bootstrap` and `/v1/edge/self`, and what its answers mean.
+
+Every way to fail is one row of a table: exit code, cause, remedy, and whether another try may help. Bodies are never
+logged. The hub is trusted for its WireGuard key, which the token carries; TLS is verified on top of that, always.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Final
+
+import h11
+import trio
+
+from edge_agent import __version__
+from edge_agent.contract import PROTOCOL, Exchange, HubConfig, Token, encode_key
+from edge_agent.http import Answer, Origin, cause_of, open_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_agent.settings import Settings
+
+__all__ = ["CAUSES", "Cause", "HubApi", "Joined", "SelfState", "Stop"]
+
+_TIMEOUT: Final = 30.0
+_MOST: Final = 65536
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cause:
+    """One way in which a bootstrap ends.
+
+    Attributes:
+        exit_code: of the Job.
+        text: what it means, and what to do.
+        is_final: whether another try cannot help.
+    """
+
+    exit_code: int
+    text: str
+    is_final: bool = True
+
+
+_NEW_INVITE: Final = "press Regenerate on the cluster's page and run the new command as `helm upgrade --install`"
+CAUSES: Final = {
+    "bad_setting": Cause(2, "a setting is missing or wrong"),
+    "bad_token": Cause(2, "the token was not copied whole; copy the command again"),
+    "token_expired": Cause(10, f"the token is older than an hour; {_NEW_INVITE}"),
+    "token_revoked": Cause(10, f"the token was withdrawn or replaced by a newer one; {_NEW_INVITE}"),
+    "token_used": Cause(
+        11,
+        "the token was already used by another key, perhaps of another cluster; if that was this cluster and its Secret "
+        f"is lost (NeedsNewInvite), or if nobody knows: {_NEW_INVITE}",
+    ),
+    "token_unknown": Cause(12, f"the hub does not know this token; check hub.url, or {_NEW_INVITE}"),
+    "bad_pubkey": Cause(13, "the hub refuses our public key: it belongs to another cluster; delete the key Secret's data"),
+    "bad_proof": Cause(13, f"the hub cannot verify our key: hub.url leads to another hub than the token; {_NEW_INVITE}"),
+    "clock_skew": Cause(13, "the clock of this node is wrong by more than 10 minutes; set it (NTP) and run the Job again"),
+    "version_too_old": Cause(14, "this chart is too old for the hub; `helm repo update` and install the newest version"),
+    "unexpected_answer": Cause(15, "this is no answer of a hub; check hub.url and what stands between (proxy, portal)"),
+    "tls": Cause(20, "the hub's TLS certificate is not to be trusted; check hub.url, the date, and hub.caBundle"),
+    "hub_key": Cause(20, f"the answer was not signed by the hub that made the token; check hub.url, or {_NEW_INVITE}"),
+    "network": Cause(21, "the hub cannot be reached; allow egress to it on 443/tcp (BootstrapUnreachable)", False),
+    "rate_limited": Cause(21, "the hub asks to wait", False),
+    "unavailable": Cause(21, "the hub is busy or away", False),
+    "dns": Cause(22, "the hub's name has no address; check hub.url and the cluster's DNS (BootstrapUnreachable)", False),
+    "api_unreachable": Cause(23, "the API server cannot be reached from this pod; a NetworkPolicy may forbid it", False),
+    "api_forbidden": Cause(24, "the bootstrap account lacks a permission; install the chart's RBAC (rbac.create)"),
+}
+
+
+class Stop(Exception):
+    """The bootstrap cannot go on, now or at all.
+
+    Attributes:
+        code: a row of `CAUSES`.
+        detail: what was seen, without secrets.
+        retry_after: seconds the hub asks to wait, None if it does not.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, retry_after: float | None = None) -> None:
+        """Name the cause."""
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+        self.retry_after = retry_after
+
+    @property
+    def cause(self) -> Cause:
+        """The row."""
+        return CAUSES[self.code]
+
+    def line(self) -> str:
+        """One line for people: cause, what it means, what to do."""
+        detail = f" ({self.detail})" if self.detail else ""
+        return " ".join(f"{self.code}: {self.cause.text}{detail}".split())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Joined:
+    """A redeemed token.
+
+    Attributes:
+        config: public.
+        psk: secret.
+    """
+
+    config: HubConfig
+    psk: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SelfState:
+    """What the hub says of us.
+
+    Attributes:
+        state: active, deleted, revoked, blocked or unknown.
+        at: since when, Unix seconds, or None.
+        config: the current one, or None.
+    """
+
+    state: str
+    at: float | None
+    config: HubConfig | None
+
+
+class HubApi:
+    """The three requests an edge may make without a tunnel; each has a fresh connection and a fresh nonce."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        random: Callable[[int], bytes] = os.urandom,
+        wall_clock: Callable[[], float] | None = None,
+    ) -> None:
+        """Remember where the hub is."""
+        import time
+
+        self._settings = settings
+        self._random = random
+        self._wall_clock = wall_clock or time.time
+        parts = urllib.parse.urlsplit(settings.hub_url)
+        self._base = parts.path.rstrip("/")
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._is_tls = parts.scheme == "https"
+
+    async def bootstrap(
+        self, token: Token, exchange: Exchange, *, kube_version: str, cluster_uid: str | None
+    ) -> Joined:
+        """Redeem a token for our key.
+
+        Raises:
+            Stop: says whether another try may help.
+        """
+        nonce, ts = self._random(16), int(self._wall_clock())
+        answer = await self._post(
+            "/v1/edge/bootstrap",
+            {
+                "token": token.text,
+                "pubkey": encode_key(exchange.public_key),
+                "proof": encode_key(exchange.request_proof(token.id, nonce, ts)),
+                "nonce": encode_key(nonce),
+                "ts": ts,
+                "protocol": PROTOCOL,
+                "chart_version": self._settings.chart_version,
+                "agent_version": __version__,
+                "kube_version": kube_version,
+                "cluster_uid": cluster_uid,
+            },
+        )
+        document = self._signed(answer, exchange, nonce)
+        try:
+            config = HubConfig.from_document(document)
+            psk = exchange.open_psk(str(document.get("psk_sealed")), config.cluster_id)
+        except ValueError as problem:
+            raise Stop("unexpected_answer", str(problem)) from None
+        if config.hub_key != token.hub_key:
+            raise Stop("hub_key", "the answer names another hub key than the token")
+        return Joined(config, psk)
+
+    async def ask_self(self, exchange: Exchange) -> SelfState:
+        """What has become of us.
+
+        Raises:
+            Stop: likewise.
+        """
+        nonce, ts = self._random(16), int(self._wall_clock())
+        answer = await self._post(
+            "/v1/edge/self",
+            {
+                "pubkey": encode_key(exchange.public_key),
+                "proof": encode_key(exchange.self_proof(nonce, ts)),
+                "nonce": encode_key(nonce),
+                "ts": ts,
+            },
+        )
+        document = self._signed(answer, exchange, nonce)
+        try:
+            config = document.get("config")
+            at = document.get("at")
+            return SelfState(
+                str(document["state"]),
+                None if at is None else float(at),
+                None if config is None else HubConfig.from_document(config),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise Stop("unexpected_answer", str(problem)) from None
+
+    def origin(self) -> Origin:
+        """Whom to dial.
+
+        Raises:
+            Stop: the file of certificate authorities cannot be read.
+        """
+        if not self._is_tls:
+            return Origin(self._host, self._port, None)
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        if self._settings.hub_ca:
+            try:
+                context.load_verify_locations(self._settings.hub_ca)
+            except (OSError, ssl.SSLError) as problem:
+                raise Stop("bad_setting", f"--hub-ca {self._settings.hub_ca}: {problem}") from None
+        return Origin(self._host, self._port, context)
+
+    async def _post(self, path: str, document: dict[str, Any]) -> Answer:
+        origin = self.origin()
+        headers = [
+            (b"host", origin.authority.encode()),
+            (b"user-agent", f"daalu-edge/{__version__}".encode()),
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json"),
+            (b"connection", b"close"),
+        ]
+        try:
+            with trio.fail_after(_TIMEOUT):
+                connection = await open_connection(origin)
+                try:
+                    body = json.dumps(document).encode()
+                    answer = await connection.ask("POST", self._base + path, headers, body, most=_MOST)
+                finally:
+                    await connection.aclose()
+        except h11.RemoteProtocolError as problem:
+            raise Stop("network", f"not HTTP: {problem}") from None
+        except ValueError as problem:
+            raise Stop("unexpected_answer", str(problem)) from None
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as problem:
+            raise _stop_of(problem, f"{self._host}:{self._port}") from None
+        if answer.status != 200:
+            raise _refusal(answer, int(self._wall_clock()))
+        return answer
+
+    @staticmethod
+    def _signed(answer: Answer, exchange: Exchange, nonce: bytes) -> dict[str, Any]:
+        if not exchange.is_signed(answer.body, nonce, answer.header("daalu-answer-mac")):
+            raise Stop("hub_key")
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            raise Stop("unexpected_answer", "not JSON") from None
+        if not isinstance(document, dict):
+            raise Stop("unexpected_answer", "no JSON object")
+        return document
+
+
+def _stop_of(problem: BaseException, where: str) -> Stop:
+    cause = cause_of(problem)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return Stop("tls", f"{where}: {cause.verify_message}")
+    if isinstance(cause, socket.gaierror):
+        return Stop("dns", f"{where}: {cause.strerror}")
+    return Stop("network", f"{where}: {cause.strerror or cause}")
+
+
+def _refusal(answer: Answer, now: int) -> Stop:
+    """What a status other than 200 means; the code in the body decides where the hub sent one."""
+    retry_after = _seconds(answer.header("retry-after"))
+    if answer.status == 429:
+        return Stop("rate_limited", retry_after=retry_after)
+    try:
+        problem = json.loads(answer.body)
+        code = str(problem["code"])
+    except (ValueError, KeyError, TypeError):
+        problem, code = {}, ""
+    if answer.status >= 500:
+        return Stop("unavailable", code or f"status {answer.status}", retry_after=retry_after)
+    if code == "clock_skew" and isinstance(problem.get("now"), int | float):
+        return Stop(code, f"here it is {abs(now - problem['now']) / 60:.0f} min {'later' if now > problem['now'] else 'earlier'} than at the hub")
+    if code in CAUSES and CAUSES[code].is_final:
+        return Stop(code)
+    return Stop("unexpected_answer", f"status {answer.status}")
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
