@@ -43,7 +43,7 @@ from hub_server.domain.records import ProxyGrant, ProxyRecord
 from hub_server.upstream import EdgeFault, Upstream, unwrapped
 from hub_server.wire import Wire
 
-__all__ = ["Authorize", "KubeProxy", "Limits", "Refusal"]
+__all__ = ["Authorize", "KubeProxy", "Limits", "Refusal", "identity_fields"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -201,8 +201,7 @@ class KubeProxy:
         if upgrade != "none" or scope["type"] == "websocket":
             raise Refusal(501, _NOT_YET) if asked.kube.needs_stream else Malformed("nothing to upgrade to here")
         fields += [(b"daalu-request-id", asked.id.encode())]
-        if grant.identity_mode == "per-user":
-            fields.append((b"daalu-identity", _identity(grant)))
+        fields += identity_fields(grant)
         has_body = bool(length) or any(name.lower() == b"transfer-encoding" for name, _ in headers)
         body = _Body(receive, self._limits.request_body, asked, is_wanted=has_body)
         with self._room(grant), unwrapped():
@@ -389,7 +388,10 @@ def _user(grant: ProxyGrant) -> str:
     return f"daalu:{grant.email}"
 
 
-def _identity(grant: ProxyGrant) -> bytes:
+def identity_fields(grant: ProxyGrant) -> list[tuple[bytes, bytes]]:
+    """The private header that names whom a request runs as; none where it is the edge's own account."""
+    if grant.identity_mode != "per-user":
+        return []
     groups = [f"daalu:tenant:{grant.tenant_slug}", f"daalu:role:{grant.role}"]
     groups += [f"daalu:group:{group}" for group in grant.groups]
-    return json.dumps({"user": _user(grant), "groups": groups}).encode()
+    return [(b"daalu-identity", json.dumps({"user": _user(grant), "groups": groups}).encode())]

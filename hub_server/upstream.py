@@ -214,6 +214,13 @@ class Upstream:
             else:
                 connection.stream.abort()
 
+    def close(self) -> None:
+        """Let go of the connections that are kept."""
+        for kept in self._kept.values():
+            for connection in kept:
+                connection.stream.abort()
+        self._kept.clear()
+
     async def _connection(self, cluster_id: str, *, is_new: bool = False) -> _Connection:
         kept = self._kept[cluster_id]
         while kept:
