@@ -20,6 +20,7 @@ OF_THEIR_OWN = {
     "examples": "the programs of the README",
     "fuzz": "B72 and B73",
     "house": "this",
+    "hub": "of hub_server",
     "property": "strategies that others share",
     "tools": "what the e2e tests run beside",
     "vectors": "numbers that others computed",

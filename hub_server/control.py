@@ -1,0 +1,355 @@
+"""The hub's end of the in-tunnel protocol: heartbeats on UDP 7000, one control connection per edge on TCP 7001.
+
+    datagram -> whose inner address? -> Beat -> Sink.beat, Sink.goodbye -> an answer, or `ask`
+    line     -> the same             -> message of its type -> Sink.hello, nodes, api_state, config_acknowledged
+
+Who speaks is told by the tunnel (`Wire.cluster_at`), never by a field. What an edge sends is bounded in every way: the
+length of a line, lines and octets a second, beats a second, nodes; whoever breaks the rules loses the connection and
+may come back. One edge can slow down nobody but itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+import wgpy
+from hub_server.domain.messages import (
+    CONTROL_LINE,
+    NODES_MOST,
+    BadMessage,
+    Beat,
+    BeatType,
+    goodbye_reason,
+    parse_api,
+    parse_config_ack,
+    parse_hello,
+    parse_line,
+    parse_nodes,
+    round_trip,
+)
+from hub_server.domain.records import NodeSummary, Sink
+from hub_server.wire import Wire
+
+__all__ = ["BEAT_PORT", "CONTROL_PORT", "PROTOCOL", "Control", "serve_control"]
+
+_log = logging.getLogger("hub.control")
+
+PROTOCOL: Final = 1
+BEAT_PORT: Final = 7000
+CONTROL_PORT: Final = 7001
+# An edge says hello at once, and the state of its API server every 30 s.
+_HELLO_WITHIN: Final = 10.0
+_SILENCE: Final = 120.0
+# A beat every 5 s, one a second when answers are lost, a few more when the MTU is probed.
+_BEATS_PER_SECOND: Final = 10.0
+_BEATS_BURST: Final = 20.0
+# The node table of 5,000 nodes is about 1.5 MB, and may come again at once when something changed.
+_OCTETS_PER_SECOND: Final = 256 * 1024
+_OCTETS_BURST: Final = 4 * 2**20
+# What a line costs beside its octets: a parser and a call.
+_LINE_COST: Final = 1024
+# A hub that was restarted has forgotten the control connections; the edges notice when they are asked.
+_ASK_EVERY: Final = 10.0
+_DATAGRAMS_AT_ONCE: Final = 32
+
+
+async def serve_control(
+    wire: Wire,
+    sink: Sink,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    task_status: trio.TaskStatus[Control] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen in every realm of the wire, those that appear later included, until cancelled.
+
+    Args:
+        wire: whose realms.
+        sink: is told what edges say.
+        wall_clock: Unix seconds.
+        task_status: gets the `Control`, for pushing configuration.
+    """
+    control = Control(wire, sink, wall_clock)
+    async with trio.open_nursery() as nursery:
+        task_status.started(control)
+        async for tenant_id, realm in wire.new_realms:
+            nursery.start_soon(control.serve_realm, tenant_id, realm)
+
+
+class Bucket:
+    """So many units a second, and a burst."""
+
+    __slots__ = ("_burst", "_filled_at", "_level", "_rate")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        """Start full."""
+        self._rate = rate
+        self._burst = self._level = burst
+        self._filled_at = trio.current_time()
+
+    def take(self, cost: float) -> float:
+        """Take a cost out; seconds to wait until the bucket is no longer in debt."""
+        now = trio.current_time()
+        self._level = min(self._burst, self._level + (now - self._filled_at) * self._rate) - cost
+        self._filled_at = now
+        return max(0.0, -self._level / self._rate)
+
+    def try_take(self, cost: float) -> bool:
+        """Take a cost out if it is there."""
+        if self.take(0.0) or self._level < cost:
+            return False
+        self._level -= cost
+        return True
+
+
+class _Connection:
+    """One control connection: what is sent to the edge, and what it has said so far."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.stream = stream
+        self.scope = trio.CancelScope()
+        self.revision: int | None = None
+        self.generation = -1
+        self.next_part = 0
+        self.nodes: list[NodeSummary] = []
+        self._sending = trio.Lock()
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Send one line."""
+        async with self._sending:
+            await self.stream.send_all(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
+class Control:
+    """Everything that edges say inside the tunnel."""
+
+    def __init__(self, wire: Wire, sink: Sink, wall_clock: Callable[[], float]) -> None:
+        """Use `serve_control`."""
+        self._wire = wire
+        self._sink = sink
+        self._wall_clock = wall_clock
+        self._connections: dict[str, _Connection] = {}
+        self._beats: dict[str, Bucket] = {}
+        self._asked_at: dict[str, float] = {}
+
+    def is_connected(self, cluster_id: str) -> bool:
+        """Whether an edge has a control connection."""
+        return cluster_id in self._connections
+
+    async def config_changed(self, cluster_id: str) -> None:
+        """Send an edge its configuration if it holds an older revision; one that is away gets it when it says hello."""
+        connection = self._connections.get(cluster_id)
+        if connection is not None and connection.revision is not None:
+            try:
+                await self._send_config(cluster_id, connection)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                connection.scope.cancel()
+
+    def forget(self, cluster_id: str) -> None:
+        """A cluster is gone: so is its connection and all that was counted for it."""
+        connection = self._connections.get(cluster_id)
+        if connection is not None:
+            connection.scope.cancel()
+        self._beats.pop(cluster_id, None)
+        self._asked_at.pop(cluster_id, None)
+
+    async def serve_realm(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
+        """Listen in one realm until it is removed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve_beats, tenant_id, realm)
+                nursery.start_soon(self._serve_connections, tenant_id, realm)
+        except* trio.ClosedResourceError:
+            pass
+
+    # --- beats -------------------------------------------------------------------------------------------------------
+
+    async def _serve_beats(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
+        async with await realm.net.open_udp(local=(None, BEAT_PORT)) as udp:
+            while True:
+                try:
+                    datagrams = await udp.receive_many(_DATAGRAMS_AT_ONCE)
+                except OSError:
+                    continue  # ICMP about an answer: whoever sent it will say so by silence
+                for datagram, address in datagrams:
+                    cluster_id = self._wire.cluster_at(tenant_id, address[0])
+                    if cluster_id is None:
+                        continue
+                    try:
+                        for answer in self._answers_untrusted(cluster_id, datagram):
+                            udp.send_nowait(answer, address)
+                    except (BadMessage, trio.WouldBlock, OSError):
+                        continue
+                    except Exception:
+                        _log.exception("a beat of %s failed", cluster_id)
+
+    def _answers_untrusted(self, cluster_id: str, datagram: bytes) -> list[bytes]:
+        """Take one datagram, and give what must be sent back: the answer, and `ask` where no control connection is."""
+        bucket = self._beats.get(cluster_id)
+        if bucket is None:
+            bucket = self._beats[cluster_id] = Bucket(_BEATS_PER_SECOND, _BEATS_BURST)
+        if not bucket.try_take(1.0):
+            return []
+        beat = Beat.decode_untrusted(datagram)
+        at, now = self._wall_clock(), _microseconds()
+        if beat.type == BeatType.GOODBYE:
+            self._sink.goodbye(cluster_id, at, goodbye_reason(beat))
+            return []
+        if beat.type != BeatType.BEAT:
+            return []
+        self._sink.beat(cluster_id, at, round_trip(beat, now), self._wire.endpoint(cluster_id))
+        if not self._wire.has_session(cluster_id):
+            # One that must be shaken hands with first would hold up the answers to the others.
+            return []
+        answers = [Beat(BeatType.ANSWER, beat.seq, now, beat.sent, 0, bytes(len(beat.padding))).encode()]
+        if cluster_id not in self._connections and self._may_ask(cluster_id):
+            answers.append(Beat(BeatType.ASK, beat.seq, now, beat.sent).encode())
+        return answers
+
+    def _may_ask(self, cluster_id: str) -> bool:
+        """A connection that is on its way is given one beat to arrive; after that, now and then."""
+        now = trio.current_time()
+        asked_at = self._asked_at.get(cluster_id)
+        if asked_at is None:
+            self._asked_at[cluster_id] = now - _ASK_EVERY / 2
+            return False
+        if now - asked_at < _ASK_EVERY:
+            return False
+        self._asked_at[cluster_id] = now
+        return True
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    async def _serve_connections(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
+        async def serve(stream: Any) -> None:
+            cluster_id = self._wire.cluster_at(tenant_id, stream.remote_address[0])
+            if cluster_id is None:
+                stream.abort()
+                return
+            await self._serve_connection(cluster_id, stream)
+
+        await realm.net.serve_tcp(serve, CONTROL_PORT)
+
+    async def _serve_connection(self, cluster_id: str, stream: Any) -> None:
+        connection = _Connection(stream)
+        before = self._connections.get(cluster_id)
+        if before is not None:
+            # The edge has come back; the old connection is a corpse that nobody told us of.
+            before.scope.cancel()
+        self._connections[cluster_id] = connection
+        try:
+            with connection.scope:
+                await self._converse(cluster_id, connection)
+        except BadMessage as bad:
+            _log.warning("control connection of %s closed: %s", cluster_id, bad)
+        except trio.TooSlowError:
+            _log.warning("control connection of %s closed: silent for too long", cluster_id)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        except Exception:
+            _log.exception("control connection of %s failed", cluster_id)
+        finally:
+            if self._connections.get(cluster_id) is connection:
+                del self._connections[cluster_id]
+                self._asked_at.pop(cluster_id, None)
+            if connection.scope.cancelled_caught:
+                stream.abort()
+            else:
+                await stream.aclose()
+
+    async def _converse(self, cluster_id: str, connection: _Connection) -> None:
+        bucket = Bucket(_OCTETS_PER_SECOND, _OCTETS_BURST)
+        lines = _Lines(connection.stream)
+        with trio.fail_after(_HELLO_WITHIN):
+            line = await lines.next()
+        if line is None:
+            return
+        kind, message = parse_line(line)
+        if kind != "hello":
+            raise BadMessage("the first line is no hello")
+        hello = parse_hello(message)
+        refusal = self._sink.hello(cluster_id, hello)
+        if refusal is not None:
+            await connection.send({"type": "refused", "code": "VersionTooOld", "detail": refusal})
+            return
+        connection.revision = hello.config_revision
+        await connection.send({"type": "welcome", "protocol": PROTOCOL, "now": self._wall_clock()})
+        await self._send_config(cluster_id, connection)
+        while True:
+            with trio.fail_after(_SILENCE):
+                line = await lines.next()
+            if line is None:
+                return
+            self._take_line(cluster_id, connection, line)
+            delay = bucket.take(len(line) + _LINE_COST)
+            if delay:
+                await trio.sleep(delay)
+
+    async def _send_config(self, cluster_id: str, connection: _Connection) -> None:
+        config = self._sink.config_for(cluster_id)
+        if connection.revision is None or config["revision"] > connection.revision:
+            with trio.fail_after(_SILENCE):
+                await connection.send({"type": "config", **config})
+
+    def _take_line(self, cluster_id: str, connection: _Connection, line: bytes) -> None:
+        kind, message = parse_line(line)
+        match kind:
+            case "nodes":
+                self._take_nodes(cluster_id, connection, message)
+            case "api":
+                report = parse_api(message)
+                self._sink.api_state(cluster_id, report.state, report.errno, report.detail)
+            case "config_ack":
+                ack = parse_config_ack(message)
+                if ack.error is None:
+                    connection.revision = ack.revision
+                self._sink.config_acknowledged(cluster_id, ack.revision, ack.error)
+            case _:
+                pass  # of a later version: to be ignored
+
+    def _take_nodes(self, cluster_id: str, connection: _Connection, message: Mapping[str, Any]) -> None:
+        part = parse_nodes(message)
+        if part.part == 0:
+            connection.generation, connection.next_part, connection.nodes = part.generation, 0, []
+        if part.generation != connection.generation or part.part != connection.next_part:
+            raise BadMessage("parts of the node table are not in order")
+        connection.next_part += 1
+        connection.nodes += part.nodes[: NODES_MOST - len(connection.nodes)]
+        if part.is_last:
+            nodes, connection.nodes, connection.generation = connection.nodes, [], -1
+            self._sink.nodes(cluster_id, nodes)
+
+
+class _Lines:
+    """Lines of a stream, none longer than CONTROL_LINE."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+        self._searched = 0
+
+    async def next(self) -> bytes | None:
+        """The next line without its end, None at the end of the stream."""
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > CONTROL_LINE:
+                raise BadMessage("a line is too long")
+            data = await self._stream.receive_some(CONTROL_LINE)
+            if not data:
+                return None
+            self._buffer += data
+        if end > CONTROL_LINE:
+            raise BadMessage("a line is too long")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        return line
+
+
+def _microseconds() -> int:
+    return int(trio.current_time() * 1e6)

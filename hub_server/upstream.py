@@ -1,0 +1,269 @@
+"""HTTP/1.1 to an edge through the wire: strict framing by h11, one request at a time on a connection, a few kept warm.
+
+A connection that served a whole request and its whole answer may serve another one, which saves a round trip; anything
+else is reset. A kept connection that turns out to be dead before a single octet of an answer came is replaced once, if
+the request may be repeated. Everything that comes is hostile: heads are bounded, and so is the time for one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import h11
+import trio
+
+from hub_server.domain.headers import Fields
+from hub_server.wire import Wire
+
+__all__ = ["Answer", "EdgeFault", "Upstream", "unwrapped"]
+
+_READ: Final = 256 * 1024
+_HEAD: Final = 64 * 1024
+_HEAD_WITHIN: Final = 60.0
+_KEPT_EACH: Final = 8
+_KEPT_FOR: Final = 60.0
+_INTERIM: Final = 4
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class EdgeFault(Exception):
+    """The edge went away, or broke the rules of HTTP; the text says what, to people."""
+
+
+class _Stale(Exception):
+    """A kept connection was dead."""
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise the one exception of a group as it is: that there is a nursery inside is nobody's business."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _, others = group.split(trio.Cancelled)
+        if others is None or len(others.exceptions) > 1:
+            raise
+        alone = others.exceptions[0]
+        raise alone from alone.__cause__
+
+
+class _Connection:
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
+        self.is_kept = False
+        self.kept_at = 0.0
+
+    async def send(self, event: h11.Event) -> None:
+        data = self.http.send(event)
+        if data:
+            await self.stream.send_all(data)
+
+    @property
+    def is_whole(self) -> bool:
+        """Request and answer are over, and nothing was smuggled in behind it."""
+        http = self.http
+        return http.our_state is h11.DONE and http.their_state is h11.DONE and not http.trailing_data[0]
+
+    def event(self) -> h11.Event | None:
+        """What is there already; None when more must come first."""
+        try:
+            event = self.http.next_event()
+        except h11.RemoteProtocolError as problem:
+            raise EdgeFault(f"the edge broke the rules of HTTP: {problem}") from None
+        if event is h11.NEED_DATA:
+            return None
+        if not isinstance(event, h11.Event):
+            raise EdgeFault("the edge spoke out of turn")
+        return event
+
+    async def more(self) -> None:
+        try:
+            self.http.receive_data(await self.stream.receive_some(_READ))
+        except _GONE:
+            raise EdgeFault("the connection to the edge was lost") from None
+
+    async def next_event(self) -> h11.Event:
+        while (event := self.event()) is None:
+            await self.more()
+        return event
+
+    async def head(self) -> h11.Response:
+        for _ in range(_INTERIM):
+            event = await self.next_event()
+            if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.ConnectionClosed):
+                raise EdgeFault("the edge closed the connection")
+            if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                break
+        raise EdgeFault("the edge gave no proper answer")
+
+
+class Answer:
+    """The head of an answer, and its body while the context lasts.
+
+    Attributes:
+        status: 200 to 599.
+        fields: as the edge sent them, names in lower case.
+        length: of the body, None where the edge did not say.
+    """
+
+    def __init__(self, connection: _Connection, response: h11.Response) -> None:
+        """Use `Upstream.request`."""
+        self.status = response.status_code
+        self.fields: Fields = list(response.headers)
+        lengths = [int(value) for name, value in self.fields if name == b"content-length"]
+        self.length = lengths[0] if lengths else None
+        self._connection = connection
+        self._is_over = False
+
+    async def piece(self) -> bytes:
+        """What came of the body, empty at its end; nothing is held back, and nothing read ahead of who takes it.
+
+        Raises:
+            EdgeFault: it ended too early.
+        """
+        connection = self._connection
+        there: list[bytes] = []
+        while not self._is_over:
+            event = connection.event()
+            if isinstance(event, h11.Data):
+                there.append(event.data)
+            elif there and event is None:
+                # Many small chunks that came together leave together.
+                return b"".join(there)
+            elif event is None:
+                await connection.more()
+            elif isinstance(event, h11.EndOfMessage):
+                self._is_over = True
+            else:
+                raise EdgeFault("the answer ended too early")
+        return b"".join(there)
+
+
+class Upstream:
+    """Requests to the edges of one wire."""
+
+    def __init__(self, wire: Wire) -> None:
+        """Start with no connection."""
+        self._wire = wire
+        self._kept: dict[str, list[_Connection]] = defaultdict(list)
+
+    @asynccontextmanager
+    async def request(
+        self,
+        cluster_id: str,
+        method: str,
+        target: str,
+        fields: Fields,
+        body: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]] | None = None,
+        *,
+        length: int | None = None,
+    ) -> AsyncIterator[Answer]:
+        """Send a request; its answer is given as soon as its head is there.
+
+        Args:
+            cluster_id: whose edge.
+            method: HTTP.
+            target: path and query.
+            fields: beside the framing and Host, which are made here.
+            body: called with a function that takes pieces; runs beside the answer. None for no body.
+            length: of the body; None for chunks.
+
+        Raises:
+            OSError: the edge cannot be reached.
+            EdgeFault: it went away or broke the rules before the head was whole.
+        """
+        framing: list[tuple[bytes, bytes]] = [(b"host", b"edge")]
+        if body is not None:
+            framing.append(
+                (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
+            )
+        request = h11.Request(method=method, target=target, headers=[*framing, *fields])
+        connection = await self._connection(cluster_id)
+        is_whole = False
+        try:
+            if body is None:
+                try:
+                    response = await self._ask(connection, request)
+                except _Stale:
+                    connection = await self._connection(cluster_id, is_new=True)
+                    response = await self._ask(connection, request)
+                yield Answer(connection, response)
+            else:
+                with unwrapped():
+                    async with trio.open_nursery() as nursery:
+                        await self._send(connection, request)
+                        nursery.start_soon(_send_body, connection, body)
+                        with trio.move_on_after(_HEAD_WITHIN) as patience:
+                            response = await connection.head()
+                        if patience.cancelled_caught:
+                            raise EdgeFault("the edge did not answer in time")
+                        yield Answer(connection, response)
+                        nursery.cancel_scope.cancel()
+            is_whole = connection.is_whole
+        finally:
+            if is_whole and len(self._kept[cluster_id]) < _KEPT_EACH:
+                connection.http.start_next_cycle()
+                connection.is_kept, connection.kept_at = True, trio.current_time()
+                self._kept[cluster_id].append(connection)
+            else:
+                connection.stream.abort()
+
+    def close(self) -> None:
+        """Let go of the connections that are kept."""
+        for kept in self._kept.values():
+            for connection in kept:
+                connection.stream.abort()
+        self._kept.clear()
+
+    async def _connection(self, cluster_id: str, *, is_new: bool = False) -> _Connection:
+        kept = self._kept[cluster_id]
+        while kept:
+            connection = kept.pop()
+            if not is_new and trio.current_time() - connection.kept_at < _KEPT_FOR:
+                return connection
+            connection.stream.abort()
+        return _Connection(await self._wire.dial(cluster_id))
+
+    async def _send(self, connection: _Connection, request: h11.Request) -> None:
+        try:
+            await connection.send(request)
+        except _GONE:
+            raise EdgeFault("the connection to the edge was lost") from None
+
+    async def _ask(self, connection: _Connection, request: h11.Request) -> h11.Response:
+        """Send a request without a body and wait for the head of the answer."""
+        http = connection.http
+        data = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
+        try:
+            with trio.fail_after(_HEAD_WITHIN):
+                await connection.stream.send_all(data)
+                return await connection.head()
+        except trio.TooSlowError:
+            raise EdgeFault("the edge did not answer in time") from None
+        except _GONE:
+            problem = EdgeFault("the connection to the edge was lost")
+        except EdgeFault as fault:
+            problem = fault
+        if connection.is_kept and not http.trailing_data[0] and request.method in (b"GET", b"HEAD"):
+            connection.stream.abort()
+            raise _Stale
+        raise problem
+
+
+async def _send_body(
+    connection: _Connection, body: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+) -> None:
+    async def send(piece: bytes) -> None:
+        await connection.send(h11.Data(data=piece))
+
+    try:
+        await body(send)
+        await connection.send(h11.EndOfMessage())
+    except _GONE:
+        pass  # the answer, or its absence, will say why
