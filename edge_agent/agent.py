@@ -75,6 +75,13 @@ class Agent:
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until SIGTERM or SIGINT."""
+        try:
+            await self._work(task_status)
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + _CLOSE_TIMEOUT, shield=True):
+                await self._kube.aclose()
+
+    async def _work(self, task_status: trio.TaskStatus[int]) -> None:
         settings = self._settings
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:

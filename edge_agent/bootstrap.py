@@ -74,6 +74,8 @@ class Bootstrap:
         Raises:
             Stop: why it cannot.
         """
+        if not self._kube.is_known and not self._settings.state_dir:
+            raise Stop("bad_setting", "this is no pod: --api-server or --state-dir is missing")
         secret = await self._insist(self._store.secret)
         is_ready = secret.get(PHASE) == READY and len(secret.get(PRIVATE_KEY, b"")) == 32
         token = self._read_token()

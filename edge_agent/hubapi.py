@@ -55,11 +55,11 @@ CAUSES: Final = {
     "token_revoked": Cause(10, f"the token was withdrawn or replaced by a newer one; {_NEW_INVITE}"),
     "token_used": Cause(
         11,
-        "the token was already used by another key, perhaps of another cluster; if that was this cluster and its Secret "
-        f"is lost (NeedsNewInvite), or if nobody knows: {_NEW_INVITE}",
+        "the token was already used by another cluster, or by this one before its Secret was lost (NeedsNewInvite); "
+        f"{_NEW_INVITE}",
     ),
     "token_unknown": Cause(12, f"the hub does not know this token; check hub.url, or {_NEW_INVITE}"),
-    "bad_pubkey": Cause(13, "the hub refuses our public key: another cluster has it; delete the key Secret's data"),
+    "bad_pubkey": Cause(13, "the hub refuses our key: another cluster has it; empty the key Secret"),
     "bad_proof": Cause(
         13, f"the hub cannot verify our key: hub.url leads to another hub than the token; {_NEW_INVITE}"
     ),
@@ -304,10 +304,8 @@ def _refusal(answer: Answer, now: int) -> Stop:
     if answer.status >= 500:
         return Stop("unavailable", code or f"status {answer.status}", retry_after=retry_after)
     if code == "clock_skew" and isinstance(problem.get("now"), int | float):
-        return Stop(
-            code,
-            f"here it is {abs(now - problem['now']) / 60:.0f} min {'later' if now > problem['now'] else 'earlier'} than at the hub",
-        )
+        minutes = (now - problem["now"]) / 60
+        return Stop(code, f"here it is {abs(minutes):.0f} min {'later' if minutes > 0 else 'earlier'} than at the hub")
     if code in CAUSES and CAUSES[code].is_final:
         return Stop(code)
     return Stop("unexpected_answer", f"status {answer.status}")

@@ -70,7 +70,7 @@ SETTINGS: Final = (
     Setting("mtu", "DAALU_WG_MTU", "0", "inner MTU, 1280 to 9000; 0 to find it", 0, 9000),
     Setting("api-server", "DAALU_API_SERVER", "", "URL of the API server; empty: the cluster we run in"),
     Setting("api-ca", "DAALU_API_CA_FILE", f"{_ACCOUNT}/ca.crt", "certificate authority of the API server"),
-    Setting("api-token", "DAALU_API_TOKEN_FILE", f"{_ACCOUNT}/token", "file with our token for it, read again and again"),
+    Setting("api-token", "DAALU_API_TOKEN_FILE", f"{_ACCOUNT}/token", "file with our token for it, read again"),
     Setting("api-cert", "DAALU_API_CERT_FILE", "", "client certificate for it"),
     Setting("api-key", "DAALU_API_KEY_FILE", "", "key of the client certificate"),
     Setting("health-host", "DAALU_HEALTH_HOST", "", "address of the probes' port; empty: all"),

@@ -58,6 +58,23 @@ class Udp(Protocol):
         ...
 
 
+class _NetUdp:
+    """`Udp` over a socket of the tunnel's own stack; it may be opened before the hub was found."""
+
+    def __init__(self, udp: Any, hub: tuple[str, int]) -> None:
+        self._udp = udp
+        self._hub = hub
+
+    async def send(self, payload: bytes) -> None:
+        await self._udp.send_to(payload, self._hub)
+
+    async def receive(self) -> bytes:
+        while True:
+            payload, sender = await self._udp.receive_from()
+            if sender == self._hub:
+                return bytes(payload)
+
+
 class _KernelUdp:
     """`Udp` over a socket of the system, in tun mode."""
 
@@ -143,8 +160,8 @@ class HubTunnel:
     async def open_udp(self, port: int) -> AsyncIterator[Udp]:
         """A socket for datagrams to and from one port of the hub."""
         if self._net is not None:
-            async with await self._net.open_udp(remote=(self.config.hub_address, port)) as udp:
-                yield udp
+            async with await self._net.open_udp() as udp:
+                yield _NetUdp(udp, (self.config.hub_address, port))
             return
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
             await kernel.bind((self.config.address, 0))
