@@ -1,4 +1,4 @@
-"""Outer paths that change, or are odd (B47 to B51, B54 to B57, B60): addresses, routes, fragments, sizes, loops."""
+"""Outer paths that change, or are odd (B47 to B51, B54 to B57, B60, B69): addresses, routes, fragments, sizes."""
 
 from __future__ import annotations
 
@@ -212,3 +212,24 @@ def test_b60_an_endpoint_inside_its_own_tunnel_does_not_run_away(lab: Lab) -> No
     counted = namespace.run("cat", f"/sys/class/net/{ours.interface}/statistics/tx_bytes")
     assert int(counted) < 70_000
     assert ours.show("listen-port").strip() == "51820"
+
+
+def test_b69_bound_sockets_and_marks_choose_the_tunnel_at_once(wire: Wire) -> None:
+    ours, theirs = connected(wire)
+    beyond = "203.0.113.1"
+    ours.set("peer", theirs.keys.public, "allowed-ips", f"{RIGHT.inner4}/32,{beyond}/32")
+    theirs.namespace.address(theirs.interface, f"{beyond}/32")
+    # No route leads there; a socket bound to the tunnel needs none.
+    assert not wire.left.succeeds("ping", "-c", "1", "-W", "5", beyond)
+    assert wire.left.succeeds("ping", "-c", "1", "-W", "5", "-I", ours.interface, beyond)
+    # Into the tunnel by a mark.
+    wire.left.ip("route", "add", beyond, "dev", ours.interface, "src", LEFT.inner4, "table", "77")
+    wire.left.ip("rule", "add", "fwmark", "7", "table", "77")
+    assert not wire.left.succeeds("ping", "-c", "1", "-W", "5", beyond)
+    assert wire.left.succeeds("ping", "-c", "1", "-W", "5", "-m", "7", beyond)
+    # And out of it: the tunnel gets nothing of what the mark leads elsewhere.
+    wire.left.ip("route", "add", beyond, "dev", ours.interface)
+    assert wire.left.succeeds("ping", "-c", "1", "-W", "5", beyond)
+    wire.left.ip("route", "replace", "blackhole", beyond, "table", "77")
+    assert not wire.left.succeeds("ping", "-c", "1", "-W", "5", "-m", "7", beyond)
+    assert wire.left.succeeds("ping", "-c", "1", "-W", "5", beyond)

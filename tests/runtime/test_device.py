@@ -17,6 +17,7 @@ from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
 from wgpy.errors import ConfigError, DeviceError, DropReason, TunnelClosed
 from wgpy.keys import PrivateKey, PublicKey
 from wgpy.protocol.events import Event, HandshakeCompleted
+from wgpy.runtime import world
 from wgpy.runtime.device import Device
 from wgpy.runtime.tunnel import open_device
 from wgpy.runtime.udp import UdpSockets
@@ -286,3 +287,19 @@ async def test_while_the_interface_is_down_somebody_looks_at_it(autojump_clock: 
         await exchange(ends)
         assert len(looked) == 1
         assert math.isfinite(looked[0])
+
+
+async def test_a_wall_clock_that_jumps_is_told_to_people(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S1: an initiation is refused when its time is before that of the last one."""
+    async with joined():
+        await trio.sleep(30)
+        assert not caplog.records
+        real = world.wall_clock
+        monkeypatch.setattr(world, "wall_clock", lambda: real() - 3600)
+        await trio.sleep(90)
+    told = [one for one in caplog.records if "wall clock" in one.message]
+    assert len(told) == 2, "each device once"
+    assert {one.levelno for one in told} == {logging.WARNING}
+    assert all("jumped by -3600 s" in one.message for one in told)

@@ -354,13 +354,29 @@ def test_a_random_port_that_the_other_family_has_taken_is_drawn_again(monkeypatc
     tries = []
     original = udp._bind
 
-    def bind(version: int, port: int, fwmark: int, *, shares: bool) -> socket.socket | None:
+    def bind(version: int, port: int, *more: object, shares: bool) -> socket.socket | None:
         if version == 6 and len(tries) < 3:
             tries.append(port)
             raise OSError(errno.EADDRINUSE, "taken")
-        return original(version, port, fwmark, shares=shares)
+        return original(version, port, *more, shares=shares)
 
     monkeypatch.setattr(udp, "_bind", bind)
     sockets = UdpSockets()
     sockets.close()
     assert len(tries) == 3
+
+
+def test_r16_sockets_are_bound_to_an_interface_and_move_with_it() -> None:
+    sockets = UdpSockets(interface="lo")
+    try:
+        for one in sockets:
+            bound = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+            assert bound.rstrip(b"\0") == b"lo"
+        assert sockets.interface == "lo"
+    finally:
+        sockets.close()
+
+
+def test_r16_an_interface_that_is_not_there_is_named() -> None:
+    with pytest.raises(DeviceError, match="there is no interface 'wan77' to bind to"):
+        UdpSockets(interface="wan77")

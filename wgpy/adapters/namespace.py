@@ -37,7 +37,8 @@ from wgpy.adapters.unwrap import unwrapped
 from wgpy.constants import DEFAULT_MTU
 from wgpy.errors import DeviceError, TunnelClosed
 from wgpy.runtime.addressing import address_link
-from wgpy.runtime.tunnel import open_device, resolve_endpoints_now
+from wgpy.runtime.resolving import resolve_endpoints_now
+from wgpy.runtime.tunnel import open_device
 from wgpy.tun.linux import LinuxTun, open_tun, tun_of_fd
 from wgpy.tun.netlink import Netlink
 

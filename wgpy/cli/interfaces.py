@@ -60,7 +60,7 @@ def hold(name: str, *, foreground: bool, config: InterfaceConfig | None = None) 
 
 
 def _up(options: argparse.Namespace) -> int:
-    from wgpy.runtime.tunnel import resolve_endpoints_now
+    from wgpy.runtime.resolving import resolve_endpoints_now
 
     name, config = path_of_conf(options.conf).stem, read_conf(options.conf)
     left_out = [

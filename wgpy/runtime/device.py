@@ -51,6 +51,8 @@ _LONGEST_SLEEP: Final = 20.0
 _EVENTS_BUFFERED: Final = 1024
 # A peer that moves so often within a minute is probably two machines with one key (trap T22).
 _FLAPS_PER_MINUTE: Final = 6
+# Handshake timestamps only grow (lesson S1): a wall clock that went back makes the other ends refuse ours.
+_CLOCK_JUMP: Final = 60.0
 
 
 class Device:
@@ -181,6 +183,7 @@ class Device:
             await self._catch_up()
 
     async def _run_timer(self) -> None:
+        offset = world.wall_clock() - world.boot_time()
         while True:
             deadline = self.engine.next_deadline()
             self._wakes_at = math.inf if deadline is None else deadline
@@ -188,6 +191,10 @@ class Device:
             self._timer = trio.CancelScope(deadline=trio.current_time() + left)
             with self._timer:
                 await trio.sleep_forever()
+            jump = world.wall_clock() - world.boot_time() - offset
+            if abs(jump) > _CLOCK_JUMP:
+                offset += jump
+                _log.warning("the wall clock jumped by %+.0f s: peers may refuse handshakes until it is right", jump)
             self.engine.handle_timer(self._clock())
             self._flush()
             await self._catch_up()
@@ -382,6 +389,7 @@ class Device:
             UdpSockets(
                 port,
                 fwmark=self.engine.fwmark if fwmark is None else fwmark,
+                interface=self.udp.interface,
                 groups=settings[0][0],
                 coalesces=settings[0][1],
             )

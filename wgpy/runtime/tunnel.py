@@ -10,15 +10,12 @@ of it is closed at the end, however it ends.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import ipaddress
 import logging
-import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from wgpy.config import Endpoint, InterfaceConfig
 from wgpy.constants import DEFAULT_MTU, TRANSPORT_OVERHEAD
 from wgpy.errors import ConfigError, LocalProtocolError
 from wgpy.netstack.constants import LINGER, MINIMUM_MTU_IPV6
@@ -32,13 +29,14 @@ from wgpy.runtime.link import follow_link
 from wgpy.runtime.net import Net
 from wgpy.runtime.netdevice import NetDevice
 from wgpy.runtime.realms import Realms
+from wgpy.runtime.resolving import resolve_again, resolve_endpoints
 from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from wgpy.config import PeerConfig
+    from wgpy.config import InterfaceConfig, PeerConfig
     from wgpy.protocol.events import Event
     from wgpy.protocol.realm import Realm
     from wgpy.tun.base import PacketDevice
@@ -48,8 +46,6 @@ __all__ = [
     "open_device",
     "open_interface",
     "open_tunnel",
-    "resolve_endpoints",
-    "resolve_endpoints_now",
 ]
 
 _log = logging.getLogger("wgpy.device")
@@ -124,7 +120,13 @@ class Tunnel:
 
 
 @contextlib.asynccontextmanager
-async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] | None = None) -> AsyncIterator[Tunnel]:
+async def open_tunnel(
+    config: InterfaceConfig,
+    *,
+    keylog: Callable[[str], None] | None = None,
+    interface: str | None = None,
+    resolves_again: bool = False,
+) -> AsyncIterator[Tunnel]:
     r"""Hold a tunnel whose packets end in this process: no TUN interface, no privilege, no change to the system.
 
     Streams that were closed still deliver what was sent on them when the context is left, for a few seconds; what is
@@ -133,6 +135,8 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
     Args:
         config: needs addresses; endpoints may be names. `DNS =` are the name servers asked through the tunnel.
         keylog: called with one line per handshake secret.
+        interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
+        resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
 
     Raises:
         ConfigError: there is no address, or an endpoint's name has none.
@@ -150,8 +154,7 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
     """
     if not config.addresses:
         raise ConfigError("a tunnel that ends in this process needs an address", field="Address")
-    config = await resolve_endpoints(config)
-    mtu = config.mtu or _choose_mtu(config)
+    mtu = config.mtu or _choose_mtu(await resolve_endpoints(config))
     addresses = [str(address.ip) for address in config.addresses]
     if mtu < MINIMUM_MTU_IPV6 and any(":" in address for address in addresses):
         _log.warning("no IPv6 inside the tunnel: its MTU of %d is below %d", mtu, MINIMUM_MTU_IPV6)
@@ -159,7 +162,8 @@ async def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] 
     stack = Stack(addresses=addresses, mtu=mtu, random=world.random)
     icmp = Icmp(stack, random=world.random)
     packets = NetDevice("netstack", stack)
-    async with open_device(config, packets, keylog=keylog) as device:
+    opened = open_device(config, packets, keylog=keylog, interface=interface, resolves_again=resolves_again)
+    async with opened as device:
         stack.may_send = device.engine.may_send
         device.last_packets = packets.last_batch
         realms = Realms(device)
@@ -189,12 +193,14 @@ def _choose_mtu(config: InterfaceConfig) -> int:
     return mtu
 
 
-_log = logging.getLogger("wgpy.device")
-
-
 @contextlib.asynccontextmanager
 async def open_device(
-    config: InterfaceConfig, packets: PacketDevice, *, keylog: Callable[[str], None] | None = None
+    config: InterfaceConfig,
+    packets: PacketDevice,
+    *,
+    keylog: Callable[[str], None] | None = None,
+    interface: str | None = None,
+    resolves_again: bool = False,
 ) -> AsyncIterator[Device]:
     """Run a tunnel over any packet device: the door for stacks and tests of your own.
 
@@ -202,9 +208,11 @@ async def open_device(
         config: keys, peers and port; endpoints may be names.
         packets: where inner packets come from and go to; closed at the end.
         keylog: called with one line per handshake secret.
+        interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
+        resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
 
     Raises:
-        DeviceError: the port is taken or the mark not allowed.
+        DeviceError: the port is taken, the mark not allowed, or there is no such interface.
         ConfigError: an endpoint's name has no address.
         TunnelClosed: the packet device ended.
 
@@ -218,14 +226,16 @@ async def open_device(
     """
     with contextlib.ExitStack() as undo:
         undo.callback(packets.close)
-        config = await resolve_endpoints(config)
-        engine = Engine(config, random=world.random, wall_clock=world.wall_clock, keylog=keylog, mtu=packets.mtu)
-        udp = UdpSockets(config.listen_port, fwmark=config.fwmark)
+        resolved = await resolve_endpoints(config)
+        engine = Engine(resolved, random=world.random, wall_clock=world.wall_clock, keylog=keylog, mtu=packets.mtu)
+        udp = UdpSockets(config.listen_port, fwmark=config.fwmark, interface=interface)
         undo.pop_all()
     device = Device(engine, packets, udp)
     with _unwrapped():
         async with trio.open_nursery() as nursery:
             await nursery.start(_run, device)
+            if resolves_again:
+                nursery.start_soon(resolve_again, device, config)
             yield device
             nursery.cancel_scope.cancel()
 
@@ -249,7 +259,12 @@ def _unwrapped() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def open_interface(
-    name: str, config: InterfaceConfig, *, keylog: Callable[[str], None] | None = None
+    name: str,
+    config: InterfaceConfig,
+    *,
+    keylog: Callable[[str], None] | None = None,
+    interface: str | None = None,
+    resolves_again: bool = False,
 ) -> AsyncIterator[Device]:
     """Hold a TUN interface with the addresses, MTU and routes of the configuration (needs CAP_NET_ADMIN).
 
@@ -260,6 +275,8 @@ async def open_interface(
         name: of the interface, 1 to 15 characters.
         config: endpoints may be names.
         keylog: called with one line per handshake secret.
+        interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
+        resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
 
     Raises:
         DeviceError: no TUN, no permission, the name or the port is taken.
@@ -277,44 +294,10 @@ async def open_interface(
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     tun.on_warning = _log.warning
-    async with open_device(config, tun, keylog=keylog) as device:
+    opened = open_device(config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again)
+    async with opened as device:
         with address_link(tun.index, config), _unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follow_link, device, tun)
                 yield device
                 nursery.cancel_scope.cancel()
-
-
-async def resolve_endpoints(config: InterfaceConfig) -> InterfaceConfig:
-    """The same configuration with addresses in place of names, without holding up other tasks.
-
-    Raises:
-        ConfigError: a name has no address.
-    """
-    if not any(peer.endpoint and peer.endpoint.is_name for peer in config.peers):
-        return config
-    return await trio.to_thread.run_sync(resolve_endpoints_now, config)
-
-
-def resolve_endpoints_now(config: InterfaceConfig) -> InterfaceConfig:
-    """The same configuration with addresses in place of names.
-
-    Raises:
-        ConfigError: a name has no address.
-    """
-    peers = list(config.peers)
-    for position, peer in enumerate(peers):
-        if peer.endpoint is None or not peer.endpoint.is_name:
-            continue
-        try:
-            found = socket.getaddrinfo(
-                peer.endpoint.host, peer.endpoint.port, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG
-            )
-        except OSError as problem:
-            raise ConfigError(
-                f"cannot resolve {peer.endpoint.host!r}: {problem.strerror or problem}",
-                field=f"Peer[{position + 1}].Endpoint",
-            ) from None
-        host, port = found[0][4][:2]
-        peers[position] = dataclasses.replace(peer, endpoint=Endpoint(str(host), int(port)))
-    return dataclasses.replace(config, peers=tuple(peers))

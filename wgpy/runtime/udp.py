@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import re
 import socket
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["Failure", "Local", "UdpSocket", "UdpSockets", "bind_group", "path_mtu"]
+
+_log = logging.getLogger("wgpy.device")
 
 _UDP_SEGMENT, _UDP_GRO = 103, 104
 _IP_PKTINFO, _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER = 8, 1, 13, 10
@@ -291,6 +294,12 @@ class UdpSocket:
         if error.errno == errno.EMSGSIZE:
             known = self._ungrouped.get(batch.remote, 65536)
             self._ungrouped[batch.remote] = min(known, batch.segment_size)
+            _log.warning(
+                "the way to %s takes IP packets of %s octets: datagrams of %d are cut into fragments; lower the MTU",
+                batch.remote,
+                path_mtu(batch.remote) or "fewer",
+                batch.segment_size,
+            )
         else:
             # EIO: the outgoing device computes no checksums, so it cannot cut datagrams either.
             self.groups = False
@@ -303,35 +312,45 @@ class UdpSockets:
         v4: None where the family is missing.
         v6: likewise.
         port: that both are bound to.
+        interface: that both are bound to, None for none.
     """
 
     def __init__(
-        self, port: int = 0, *, fwmark: int = 0, groups: bool = True, coalesces: bool = True, shares: bool = False
+        self,
+        port: int = 0,
+        *,
+        fwmark: int = 0,
+        interface: str | None = None,
+        groups: bool = True,
+        coalesces: bool = True,
+        shares: bool = False,
     ) -> None:
         """Bind both families to one port.
 
         Args:
             port: 0 for any that is free in both families.
             fwmark: 0 for none.
+            interface: or VRF that everything leaves and enters by; None for whatever the routes say.
             groups: use UDP_SEGMENT where it works.
             coalesces: use UDP_GRO where it works.
             shares: other sockets of this process may be bound to the same port.
 
         Raises:
-            DeviceError: the port is taken, the mark is not allowed, or there is no family at all.
+            DeviceError: the port is taken, the mark is not allowed, there is no such interface, or no family at all.
         """
+        self.interface = interface
         v4: socket.socket | None = None
         v6: socket.socket | None = None
         for attempt in range(_PORT_RETRIES):
             try:
-                v4 = _bind(4, port, fwmark, shares=shares)
-                v6 = _bind(6, port or (v4.getsockname()[1] if v4 else 0), fwmark, shares=shares)
+                v4 = _bind(4, port, fwmark, interface, shares=shares)
+                v6 = _bind(6, port or (v4.getsockname()[1] if v4 else 0), fwmark, interface, shares=shares)
                 break
             except OSError as error:
                 if v4 is not None:
                     v4.close()
                 if error.errno != errno.EADDRINUSE or port or attempt == _PORT_RETRIES - 1:
-                    raise _explained(error, port, fwmark) from None
+                    raise _explained(error, port, fwmark, interface) from None
         if v4 is None and v6 is None:
             raise DeviceError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6 sockets")
         self._take(v4, v6, groups=groups, coalesces=coalesces)
@@ -341,6 +360,7 @@ class UdpSockets:
         """Use sockets that another process has bound, at most one of each family."""
         by_family = {one.family: one for one in sockets}
         adopted = cls.__new__(cls)
+        adopted.interface = None
         adopted._take(by_family.get(socket.AF_INET), by_family.get(socket.AF_INET6), groups=groups, coalesces=coalesces)
         return adopted
 
@@ -491,7 +511,7 @@ class UdpSockets:
                 raise
 
 
-def _bind(version: int, port: int, fwmark: int, *, shares: bool) -> socket.socket | None:
+def _bind(version: int, port: int, fwmark: int, interface: str | None, *, shares: bool) -> socket.socket | None:
     """A bound socket; None where the family is missing.
 
     Raises:
@@ -506,6 +526,8 @@ def _bind(version: int, port: int, fwmark: int, *, shares: bool) -> socket.socke
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if fwmark:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+            if interface is not None:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             bound.bind(("", port) if version == 4 else ("::", port))
         except BaseException:
             bound.close()
@@ -593,8 +615,12 @@ def _steering(count: int) -> bytes:
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
 
-def _explained(error: OSError, port: int, fwmark: int) -> DeviceError:
+def _explained(error: OSError, port: int, fwmark: int, interface: str | None = None) -> DeviceError:
     match error.errno:
+        case errno.ENODEV if interface is not None:
+            return DeviceError(error.errno, f"there is no interface {interface!r} to bind to: `ip link` lists them")
+        case errno.EPERM if interface is not None and not fwmark:
+            return DeviceError(error.errno, f"to bind to {interface!r} needs CAP_NET_RAW")
         case errno.EADDRINUSE:
             return DeviceError(error.errno, f"UDP port {port} is taken: choose another, or stop who has it")
         case errno.EPERM if fwmark:

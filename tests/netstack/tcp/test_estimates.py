@@ -81,12 +81,16 @@ def test_small_changes_of_the_rtt_mean_nothing():
 
 def test_every_port_of_the_range_is_found_and_then_none():
     taken = set()
+    first = 50_000
     for _ in range(EPHEMERAL_LAST - EPHEMERAL_FIRST + 1):
-        port = choose_port(50_000, lambda one: one not in taken)
+        port = choose_port(first, lambda one: one not in taken)
         assert port is not None
         taken.add(port)
+        first = port  # which is taken now
     assert taken == set(range(EPHEMERAL_FIRST, EPHEMERAL_LAST + 1))
     assert choose_port(50_000, lambda one: one not in taken) is None
+    taken.discard(49_999)
+    assert choose_port(50_000, lambda one: one not in taken) == 49_999, "once around"
 
 
 def test_initial_numbers_of_one_flow_follow_the_clock():

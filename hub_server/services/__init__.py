@@ -1,0 +1,40 @@
+"""What the hub can do, for pages and API alike: one object per noun, async methods on trio, refusals from `domain.errors`.
+
+A handler gets `Services`, an `Actor` (the middleware of `auth` put it into the request: `request.state.actor`, None when
+nobody is signed in) and shows what a method gave it. Every rule, right and audit entry is in here or in `domain`, none in
+a handler. The pages are `hub_server.web.routes(services)`, a list of Starlette routes that `app` mounts at `/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hub_server.services.accounts import Accounts
+from hub_server.services.alerts import Alerts
+from hub_server.services.auditlog import AuditLog
+from hub_server.services.channels import Channels
+from hub_server.services.clusters import Clusters
+from hub_server.services.kubectl import Kubectl
+from hub_server.services.live import Live
+from hub_server.services.rbac import Rbac
+from hub_server.services.tenants import Tenants
+from hub_server.services.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a handler may call."""
+
+    accounts: Accounts
+    tenants: Tenants
+    clusters: Clusters
+    alerts: Alerts
+    rbac: Rbac
+    kubectl: Kubectl
+    channels: Channels
+    tokens: Tokens
+    audit: AuditLog
+    live: Live
+    now: Callable[[], float]  # the hub's clock, Unix seconds
+    public_url: str  # of this hub, without a slash at the end
