@@ -156,6 +156,7 @@ class Agent:
                     dial=tunnel.dial,
                     config=lambda: self._config or config,
                     apply=self._apply,
+                    job=lambda: settings.job or self._state.job or None,
                 )
                 beats = Beats(
                     udp,

@@ -225,6 +225,7 @@ class Control:
         dial: Callable[[int], Awaitable[trio.abc.HalfCloseableStream]],
         config: Callable[[], HubConfig],
         apply: Callable[[HubConfig], Awaitable[None]],
+        job: Callable[[], str | None] = lambda: None,
         unit: Callable[[], float] = random_module.random,
     ) -> None:
         """Say who we are and what we see.
@@ -236,6 +237,7 @@ class Control:
             dial: a connection to a port of the hub.
             config: the configuration that is held.
             apply: takes a new one and keeps it; raises ValueError to refuse it.
+            job: name of the bootstrap Job, for the hub's texts.
             unit: numbers from 0 to 1.
         """
         self._settings = settings
@@ -244,6 +246,7 @@ class Control:
         self._dial = dial
         self._config = config
         self._apply = apply
+        self._job = job
         self._unit = unit
         self._again = trio.Event()
 
@@ -324,7 +327,7 @@ class Control:
             "boot_id": facts.boot_id,
             "service_account": settings.account_name,
             "namespace": settings.namespace,
-            "job": settings.job or None,
+            "job": self._job(),
             "heartbeat": beat_interval(settings, config),
         }
 

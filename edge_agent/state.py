@@ -48,6 +48,7 @@ HUB_KEY: Final = "hub-key"
 TOKEN_ID: Final = "token-id"
 PHASE: Final = "phase"
 CONFIG: Final = "config.json"
+JOB: Final = "job"
 PENDING: Final = b"pending"
 READY: Final = b"ready"
 
@@ -126,6 +127,11 @@ class State:
         self._config: dict[str, str] = {}
         self._news = trio.Event()
         self.snapshot = Snapshot.of({}, {})
+
+    @property
+    def job(self) -> str:
+        """Name of the bootstrap Job as the chart left it in the ConfigMap; empty where there is none."""
+        return self._config.get(JOB, "")
 
     async def wait(self) -> Snapshot:
         """The next snapshot that differs."""
