@@ -43,7 +43,9 @@ class FakeHub:
 
     invites: dict[str, Invite] = field(default_factory=dict)
     # Asked before each request over HTTP: a whole answer to give instead.
-    refuse: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any], dict[str, str]] | None] = lambda path, document: None
+    refuse: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any], dict[str, str]] | None] = lambda path, document: (
+        None
+    )
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     # How many answers to bootstrap get lost.

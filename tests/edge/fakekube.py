@@ -85,7 +85,9 @@ class FakeKube:
     def install(self) -> None:
         """What the chart leaves behind: a Secret without data, a ConfigMap, and a cluster around them."""
         self.put("/api/v1/namespaces/daalu-edge/secrets/daalu-edge-key", {"kind": "Secret"})
-        self.put("/api/v1/namespaces/daalu-edge/configmaps/daalu-edge-config", {"kind": "ConfigMap", "data": {"a": "b"}})
+        self.put(
+            "/api/v1/namespaces/daalu-edge/configmaps/daalu-edge-config", {"kind": "ConfigMap", "data": {"a": "b"}}
+        )
         self.put("/api/v1/namespaces/kube-system", {"kind": "Namespace", "metadata": {"uid": CLUSTER_UID}})
         self.put("/apis/apps/v1/namespaces/daalu-edge/deployments/daalu-edge", {"kind": "Deployment"})
         self.put("/api/v1/nodes/one", node("one"))
@@ -168,10 +170,16 @@ class FakeKube:
             if key.rpartition("/")[0] == path and not words.get("resourceVersion")
         ]
         since = int(words.get("resourceVersion") or self.version)
-        told = [one for key, one in self._events if key == path and int(one["object"]["metadata"]["resourceVersion"]) > since]
+        told = [
+            one
+            for key, one in self._events
+            if key == path and int(one["object"]["metadata"]["resourceVersion"]) > since
+        ]
         events = [one for one in first + told if fits(one)]
         position = len(self._events)
-        await stream.send_all(http.send(h11.Response(status_code=200, headers=[("content-type", "application/json")])) or b"")
+        await stream.send_all(
+            http.send(h11.Response(status_code=200, headers=[("content-type", "application/json")])) or b""
+        )
         self.open_streams += 1
         try:
             async with trio.open_nursery() as nursery:
@@ -262,7 +270,12 @@ async def _send(
     headers: list[tuple[str, str]] | None = None,
 ) -> None:
     body = json.dumps(document).encode()
-    fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("x-secret", "1"), *(headers or [])]
+    fields = [
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        ("x-secret", "1"),
+        *(headers or []),
+    ]
     octets = http.send(h11.Response(status_code=status, headers=fields)) or b""
     await stream.send_all(octets + (http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b""))
 

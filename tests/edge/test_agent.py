@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pathlib
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
-import h11
-import pytest
 import trio
+import trio.testing
 
 from edge_agent.agent import Agent
 from edge_agent.bootstrap import Bootstrap, Waits, run_bootstrap
@@ -21,7 +18,7 @@ from edge_agent.kube import Kube
 from edge_agent.settings import Settings
 from edge_agent.store import open_store
 from tests.edge.fakehub import EDGE_ADDRESS, FakeHub, open_hub
-from tests.edge.fakekube import CLUSTER_UID, FakeKube, node, open_kube
+from tests.edge.fakekube import CLUSTER_UID, FakeKube, open_kube
 
 PATIENCE = 20.0
 
@@ -66,8 +63,7 @@ async def test_a_join_from_token_to_answered_request(tmp_path: pathlib.Path) -> 
         settings = settings_for(kube, hub, tmp_path)
         with trio.fail_after(PATIENCE):
             async with running(settings) as (agent, _):
-                while agent.facts.code != "InvitePending":
-                    await trio.sleep(0.01)
+                await trio.testing.wait_all_tasks_blocked()
                 assert "no key yet" in " ".join(agent.facts.why_not_ready())
                 code, line = await join(settings)
                 assert (code, line) == (0, f"joined as cl_one with tunnel address {EDGE_ADDRESS}")
