@@ -258,12 +258,12 @@ class HubApi:
                     answer = await connection.ask("POST", self._base + path, headers, body, most=_MOST)
                 finally:
                     await connection.aclose()
-        except h11.RemoteProtocolError as problem:
-            raise Stop("network", f"not HTTP: {problem}") from None
-        except ValueError as problem:
-            raise Stop("unexpected_answer", str(problem)) from None
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as problem:
             raise stop_of(problem, f"{self._host}:{self._port}") from None
+        except h11.RemoteProtocolError as problem:
+            raise Stop("network", f"not HTTP: {problem}") from None
+        except ValueError as problem:  # not sooner: an SSLCertVerificationError is one too
+            raise Stop("unexpected_answer", str(problem)) from None
         if answer.status != 200:
             raise _refusal(answer, int(self._wall_clock()))
         return answer

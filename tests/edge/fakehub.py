@@ -25,6 +25,7 @@ from tests.contract.make_vectors import b32, b64, canonical, mac, public, seal_p
 HUB_PRIVATE = bytes(wgpy.PrivateKey(hashlib.sha256(b"the hub of the tests").digest()))
 HUB_PUBLIC = public(HUB_PRIVATE)
 HUB_ADDRESS, EDGE_ADDRESS = "100.96.0.1", "100.96.0.7"
+Refusal = Callable[[str, dict[str, Any]], tuple[int, dict[str, Any], dict[str, str]] | None]
 BEAT = struct.Struct(">2sBBQQQI")
 
 
@@ -43,9 +44,7 @@ class FakeHub:
 
     invites: dict[str, Invite] = field(default_factory=dict)
     # Asked before each request over HTTP: a whole answer to give instead.
-    refuse: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any], dict[str, str]] | None] = lambda path, document: (
-        None
-    )
+    refuse: Refusal = lambda *_: None
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     # How many answers to bootstrap get lost.
