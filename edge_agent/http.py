@@ -194,7 +194,7 @@ async def open_connection(origin: Origin) -> Connection:
         with trio.CancelScope(shield=True, deadline=0):
             await trio.aclose_forcefully(stream)
         if isinstance(problem, trio.BrokenResourceError):
-            raise cause_of(problem) from problem
+            raise cause_of(problem) from None  # it is in there already: another link would make a ring
         raise
     return Connection(stream, raw)
 

@@ -247,8 +247,8 @@ async def test_an_absent_hub_and_an_unknown_name_are_told_apart(tmp_path: pathli
         base = settings_for(kube, hub, tmp_path)
         for url, exit_code in (("http://127.0.0.1:1", 21), ("https://hub.invalid", 22)):
             settings = Settings(
-                hub_url=url, token_file=base.token_file, api_server=base.api_server, api_token=base.api_token, api_ca="",
-                deadline=1,
+                hub_url=url, token_file=base.token_file, api_server=base.api_server, api_token=base.api_token,
+                api_ca="", deadline=1,
             )  # fmt: skip
             code, line = await join(settings)
             assert (code, "BootstrapUnreachable" in line) == (exit_code, True), line
@@ -257,14 +257,15 @@ async def test_an_absent_hub_and_an_unknown_name_are_told_apart(tmp_path: pathli
 def test_exit_codes_are_those_of_the_product() -> None:
     """A15: the table of section 5, and what stands beside it."""
     assert {code: CAUSES[code].exit_code for code in CAUSES} == {
-        "bad_setting": 2, "bad_token": 2, "token_expired": 10, "token_revoked": 10, "token_used": 11, "token_unknown": 12,
+        "bad_setting": 2, "bad_token": 2, "token_expired": 10, "token_revoked": 10, "token_used": 11,
+        "token_unknown": 12,
         "bad_pubkey": 13, "bad_proof": 13, "clock_skew": 13, "version_too_old": 14, "unexpected_answer": 15, "tls": 20,
         "hub_key": 20, "network": 21, "rate_limited": 21, "unavailable": 21, "dns": 22, "api_unreachable": 23,
         "api_forbidden": 24,
     }  # fmt: skip
 
 
-# --- what is lost or killed on the way ----------------------------------------------------------------------------------
+# --- what is lost or killed on the way -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("times", [1, 3])
