@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import random as random_module
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -56,7 +55,9 @@ class Waits:
 class Bootstrap:
     """One run of the Job."""
 
-    def __init__(self, settings: Settings, store: Store, kube: Kube, hub: HubApi, *, waits: Waits | None = None) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, kube: Kube, hub: HubApi, *, waits: Waits | None = None
+    ) -> None:
         """Put together what the steps need."""
         self._settings = settings
         self._store = store
@@ -73,6 +74,8 @@ class Bootstrap:
         Raises:
             Stop: why it cannot.
         """
+        if not self._kube.is_known and not self._settings.state_dir:
+            raise Stop("bad_setting", "this is no pod: --api-server or --state-dir is missing")
         secret = await self._insist(self._store.secret)
         is_ready = secret.get(PHASE) == READY and len(secret.get(PRIVATE_KEY, b"")) == 32
         token = self._read_token()
@@ -170,13 +173,13 @@ async def run_bootstrap(bootstrap: Bootstrap, deadline: float) -> tuple[int, str
     Returns:
         Exit code, and the one line to print.
     """
-    started = time.monotonic()
     try:
         with trio.fail_after(deadline):
             line = await bootstrap.run()
-    except Stop as stop:
-        return stop.cause.exit_code, stop.line()
+    except Stop as problem:
+        stop = problem
     except trio.TooSlowError:
-        stop = Stop("network", f"no answer in {time.monotonic() - started:.0f} s")
-        return stop.cause.exit_code, stop.line()
-    return 0, line
+        stop = Stop("network", f"no answer in {deadline:.0f} s")
+    else:
+        return 0, line
+    return stop.cause.exit_code, stop.line()

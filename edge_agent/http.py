@@ -112,12 +112,12 @@ class Connection:
             return None
         raise h11.RemoteProtocolError("the server hung up in the middle of an answer")
 
-    async def _receive(self) -> h11.Event | type[h11.PAUSED]:
+    async def _receive(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while True:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            self._http.receive_data(await self._stream.receive_some(_READ))
+            self._http.receive_data(bytes(await self._stream.receive_some(_READ)))
 
     async def ask(self, method: str, target: str, headers: Headers, body: bytes = b"", *, most: int) -> Answer:
         """One request with a whole answer.
@@ -194,7 +194,7 @@ async def open_connection(origin: Origin) -> Connection:
         with trio.CancelScope(shield=True, deadline=0):
             await trio.aclose_forcefully(stream)
         if isinstance(problem, trio.BrokenResourceError):
-            raise cause_of(problem) from problem
+            raise cause_of(problem) from None  # it is in there already: another link would make a ring
         raise
     return Connection(stream, raw)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edge_agent.settings import Settings
 
-__all__ = ["CAUSES", "Cause", "HubApi", "Joined", "SelfState", "Stop"]
+__all__ = ["CAUSES", "Cause", "HubApi", "Joined", "SelfState", "Stop", "stop_of"]
 
 _TIMEOUT: Final = 30.0
 _MOST: Final = 65536
@@ -55,22 +55,32 @@ CAUSES: Final = {
     "token_revoked": Cause(10, f"the token was withdrawn or replaced by a newer one; {_NEW_INVITE}"),
     "token_used": Cause(
         11,
-        "the token was already used by another key, perhaps of another cluster; if that was this cluster and its Secret "
-        f"is lost (NeedsNewInvite), or if nobody knows: {_NEW_INVITE}",
+        "the token was already used by another cluster, or by this one before its Secret was lost (NeedsNewInvite); "
+        f"{_NEW_INVITE}",
     ),
     "token_unknown": Cause(12, f"the hub does not know this token; check hub.url, or {_NEW_INVITE}"),
-    "bad_pubkey": Cause(13, "the hub refuses our public key: it belongs to another cluster; delete the key Secret's data"),
-    "bad_proof": Cause(13, f"the hub cannot verify our key: hub.url leads to another hub than the token; {_NEW_INVITE}"),
-    "clock_skew": Cause(13, "the clock of this node is wrong by more than 10 minutes; set it (NTP) and run the Job again"),
-    "version_too_old": Cause(14, "this chart is too old for the hub; `helm repo update` and install the newest version"),
+    "bad_pubkey": Cause(13, "the hub refuses our key: another cluster has it; empty the key Secret"),
+    "bad_proof": Cause(
+        13, f"the hub cannot verify our key: hub.url leads to another hub than the token; {_NEW_INVITE}"
+    ),
+    "clock_skew": Cause(
+        13, "the clock of this node is wrong by more than 10 minutes; set it (NTP) and run the Job again"
+    ),
+    "version_too_old": Cause(
+        14, "this chart is too old for the hub; `helm repo update` and install the newest version"
+    ),
     "unexpected_answer": Cause(15, "this is no answer of a hub; check hub.url and what stands between (proxy, portal)"),
     "tls": Cause(20, "the hub's TLS certificate is not to be trusted; check hub.url, the date, and hub.caBundle"),
     "hub_key": Cause(20, f"the answer was not signed by the hub that made the token; check hub.url, or {_NEW_INVITE}"),
     "network": Cause(21, "the hub cannot be reached; allow egress to it on 443/tcp (BootstrapUnreachable)", False),
     "rate_limited": Cause(21, "the hub asks to wait", False),
     "unavailable": Cause(21, "the hub is busy or away", False),
-    "dns": Cause(22, "the hub's name has no address; check hub.url and the cluster's DNS (BootstrapUnreachable)", False),
-    "api_unreachable": Cause(23, "the API server cannot be reached from this pod; a NetworkPolicy may forbid it", False),
+    "dns": Cause(
+        22, "the hub's name has no address; check hub.url and the cluster's DNS (BootstrapUnreachable)", False
+    ),
+    "api_unreachable": Cause(
+        23, "the API server cannot be reached from this pod; a NetworkPolicy may forbid it", False
+    ),
     "api_forbidden": Cause(24, "the bootstrap account lacks a permission; install the chart's RBAC (rbac.create)"),
 }
 
@@ -248,12 +258,12 @@ class HubApi:
                     answer = await connection.ask("POST", self._base + path, headers, body, most=_MOST)
                 finally:
                     await connection.aclose()
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as problem:
+            raise stop_of(problem, f"{self._host}:{self._port}") from None
         except h11.RemoteProtocolError as problem:
             raise Stop("network", f"not HTTP: {problem}") from None
-        except ValueError as problem:
+        except ValueError as problem:  # not sooner: an SSLCertVerificationError is one too
             raise Stop("unexpected_answer", str(problem)) from None
-        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as problem:
-            raise _stop_of(problem, f"{self._host}:{self._port}") from None
         if answer.status != 200:
             raise _refusal(answer, int(self._wall_clock()))
         return answer
@@ -271,7 +281,8 @@ class HubApi:
         return document
 
 
-def _stop_of(problem: BaseException, where: str) -> Stop:
+def stop_of(problem: BaseException, where: str) -> Stop:
+    """What a failure of the network means."""
     cause = cause_of(problem)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Stop("tls", f"{where}: {cause.verify_message}")
@@ -293,7 +304,8 @@ def _refusal(answer: Answer, now: int) -> Stop:
     if answer.status >= 500:
         return Stop("unavailable", code or f"status {answer.status}", retry_after=retry_after)
     if code == "clock_skew" and isinstance(problem.get("now"), int | float):
-        return Stop(code, f"here it is {abs(now - problem['now']) / 60:.0f} min {'later' if now > problem['now'] else 'earlier'} than at the hub")
+        minutes = (now - problem["now"]) / 60
+        return Stop(code, f"here it is {abs(minutes):.0f} min {'later' if minutes > 0 else 'earlier'} than at the hub")
     if code in CAUSES and CAUSES[code].is_final:
         return Stop(code)
     return Stop("unexpected_answer", f"status {answer.status}")

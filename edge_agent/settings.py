@@ -52,10 +52,10 @@ class Setting:
 
 SETTINGS: Final = (
     Setting("hub-url", "DAALU_HUB_URL", "", "where the hub is, https://..."),
-    Setting("hub-ca", "DAALU_HUB_CA_FILE", "", "file of certificate authorities for the hub, beside those of the system"),
+    Setting("hub-ca", "DAALU_HUB_CA_FILE", "", "file of certificate authorities for the hub, beside the system's"),
     Setting("token-file", "DAALU_TOKEN_FILE", "", "file with the bootstrap token"),
     Setting("deadline", "DAALU_DEADLINE", "3440", "seconds after which the bootstrap gives up", 1, 86400),
-    Setting("state-dir", "DAALU_STATE_DIR", "", "keep key and configuration in this folder, not in Kubernetes objects"),
+    Setting("state-dir", "DAALU_STATE_DIR", "", "keep key and configuration in this folder, not in objects"),
     Setting("namespace", "DAALU_NAMESPACE", "daalu-edge", "of our own objects"),
     Setting("secret", "DAALU_SECRET", "daalu-edge-key", "Secret with the private key"),
     Setting("config-map", "DAALU_CONFIG_MAP", "daalu-edge-config", "ConfigMap with the public configuration"),
@@ -70,18 +70,20 @@ SETTINGS: Final = (
     Setting("mtu", "DAALU_WG_MTU", "0", "inner MTU, 1280 to 9000; 0 to find it", 0, 9000),
     Setting("api-server", "DAALU_API_SERVER", "", "URL of the API server; empty: the cluster we run in"),
     Setting("api-ca", "DAALU_API_CA_FILE", f"{_ACCOUNT}/ca.crt", "certificate authority of the API server"),
-    Setting("api-token", "DAALU_API_TOKEN_FILE", f"{_ACCOUNT}/token", "file with our token for it, read again and again"),
+    Setting("api-token", "DAALU_API_TOKEN_FILE", f"{_ACCOUNT}/token", "file with our token for it, read again"),
     Setting("api-cert", "DAALU_API_CERT_FILE", "", "client certificate for it"),
     Setting("api-key", "DAALU_API_KEY_FILE", "", "key of the client certificate"),
     Setting("health-host", "DAALU_HEALTH_HOST", "", "address of the probes' port; empty: all"),
     Setting("health-port", "DAALU_HEALTH_PORT", "8081", "port for probes and metrics", 0, 65535),
     Setting("proxy-port", "DAALU_PROXY_PORT", "7443", "port for the hub's requests, inside the tunnel", 1, 65535),
-    Setting("cluster-identity", "DAALU_CLUSTER_IDENTITY", "true", "tell the hub the cluster's uid", choices=("true", "false")),
+    Setting("cluster-identity", "DAALU_CLUSTER_IDENTITY", "true", "tell the hub the cluster's uid",
+            choices=("true", "false")),
     Setting("service-account", "DAALU_SERVICE_ACCOUNT", "daalu-edge", "the account we run as, for the hub's texts"),
     Setting("selector", "DAALU_SELECTOR", "app.kubernetes.io/name=daalu-edge,app.kubernetes.io/component=edge",
             "labels of the edge pod, for `test`"),
     Setting("chart-version", "DAALU_CHART_VERSION", "", "version of the chart"),
-    Setting("log-level", "DAALU_LOG_LEVEL", "info", "least important message to print", choices=("debug", "info", "warning", "error")),
+    Setting("log-level", "DAALU_LOG_LEVEL", "info", "least important message to print",
+            choices=("debug", "info", "warning", "error")),
 )  # fmt: skip
 
 

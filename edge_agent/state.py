@@ -25,7 +25,19 @@ from edge_agent.store import octets_of, read_folder, texts_of
 if TYPE_CHECKING:
     from edge_agent.settings import Settings
 
-__all__ = ["CONFIG", "HUB_KEY", "PENDING", "PHASE", "PRIVATE_KEY", "PSK", "READY", "TOKEN_ID", "Identity", "Snapshot", "State"]
+__all__ = [
+    "CONFIG",
+    "HUB_KEY",
+    "PENDING",
+    "PHASE",
+    "PRIVATE_KEY",
+    "PSK",
+    "READY",
+    "TOKEN_ID",
+    "Identity",
+    "Snapshot",
+    "State",
+]
 
 _log = logging.getLogger("edge.state")
 
@@ -36,6 +48,7 @@ HUB_KEY: Final = "hub-key"
 TOKEN_ID: Final = "token-id"
 PHASE: Final = "phase"
 CONFIG: Final = "config.json"
+JOB: Final = "job"
 PENDING: Final = b"pending"
 READY: Final = b"ready"
 
@@ -90,7 +103,9 @@ class Snapshot:
         try:
             public = HubConfig.from_document(json.loads(config[CONFIG]))
         except (ValueError, TypeError, AttributeError) as problem:
-            return cls(None, None, f"the ConfigMap is damaged ({problem}): run the bootstrap Job again", "NeedsNewInvite")
+            return cls(
+                None, None, f"the ConfigMap is damaged ({problem}): run the bootstrap Job again", "NeedsNewInvite"
+            )
         identity = Identity(secret[PRIVATE_KEY], secret[PSK], secret[HUB_KEY])
         if public.hub_key != identity.hub_key:
             return cls(None, None, "the ConfigMap names another hub than the Secret: refusing it", "HandshakeRejected")
@@ -112,6 +127,11 @@ class State:
         self._config: dict[str, str] = {}
         self._news = trio.Event()
         self.snapshot = Snapshot.of({}, {})
+
+    @property
+    def job(self) -> str:
+        """Name of the bootstrap Job as the chart left it in the ConfigMap; empty where there is none."""
+        return self._config.get(JOB, "")
 
     async def wait(self) -> Snapshot:
         """The next snapshot that differs."""
@@ -143,7 +163,11 @@ class State:
         base = f"/api/v1/namespaces/{settings.namespace}"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                self._follow, f"{base}/secrets", settings.secret, folders[0], lambda one: self.take(secret=octets_of(one))
+                self._follow,
+                f"{base}/secrets",
+                settings.secret,
+                folders[0],
+                lambda one: self.take(secret=octets_of(one)),
             )
             nursery.start_soon(
                 self._follow,
@@ -167,9 +191,7 @@ class State:
             await trio.sleep(POLL_INTERVAL)
             self._read_files(secret_dir, config_dir)
 
-    async def _follow(
-        self, path: str, name: str, folder: str, take: Callable[[Mapping[str, Any]], None]
-    ) -> None:
+    async def _follow(self, path: str, name: str, folder: str, take: Callable[[Mapping[str, Any]], None]) -> None:
         """Watch one object by name; where that is refused, look at its files instead."""
         delay = _RETRY_LEAST
 
@@ -198,5 +220,3 @@ class State:
         """Files for five minutes, then another try: permissions may be widened at any time."""
         with trio.move_on_after(300):
             await self._poll(*(("", folder) if path.endswith("configmaps") else (folder, "")))
-
-

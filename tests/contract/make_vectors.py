@@ -184,7 +184,9 @@ def vectors() -> dict[str, Any]:
     """Everything."""
     joins = [
         join("plain", address6=None, relay_url=None, ts=1_760_000_000),
-        join("both families", address6="fd00:96::7", relay_url="wss://hub.example.test/v1/edge/relay", ts=1_760_003_599),
+        join(
+            "both families", address6="fd00:96::7", relay_url="wss://hub.example.test/v1/edge/relay", ts=1_760_003_599
+        ),
     ]
     return {"joins": joins, "bad_tokens": bad_tokens(joins[0]["token"]), "datagrams": datagrams()}
 

