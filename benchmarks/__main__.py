@@ -29,6 +29,7 @@ NAMES: Final = {
     "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
     "kernel": "against the Linux kernel's WireGuard, everyone inside one emulated guest",
     "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
+    "netstack": "the userspace TCP/IP stack: in memory, through WireGuard, against gVisor and Linux",
     "scale": "what grows with the number of peers: memory, CPU, wg show, wg setconf, AllowedIPs up to a million",
     "crypto": "what each primitive costs",
     "long": "a steady stream for an hour: loss, rekeys, growth of memory",
@@ -43,6 +44,7 @@ _INTERRUPTED: Final = 130
 # `all` is what `make bench` runs, about half an hour: each with moderate options.
 ALL: Final = (
     ("tunnel", "--rounds", "3", "--seconds", "2"),
+    ("netstack", "--rounds", "3"),
     ("handshake", "--rounds", "3"),
     ("crypto", "--rounds", "3"),
     ("scale", "--rounds", "1"),

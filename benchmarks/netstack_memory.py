@@ -1,20 +1,15 @@
 """The userspace stack alone: two stacks in memory, one TCP stream, what each side costs in CPU time.
 
-    python -m benchmarks.netstack_memory [--megabytes 400] [--mtu 1420] [--plain]
-
 Rows go from one stack to the other as they are, without WireGuard and without sockets; `dataplane.inner` trims them in
 between and is counted for nobody. The rates say what one core would do if it did nothing but send, or but receive.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from wgpy.dataplane import rows as plain
 from wgpy.dataplane import selected
 from wgpy.dataplane.inner import sort_rows
 from wgpy.netstack.stack import Stack
@@ -110,18 +105,3 @@ def connects_per_second(count: int = 3000) -> float:
             if client.is_closed and server is not None and server.is_closed:
                 break
     return count / (time.thread_time() - start)
-
-
-def main() -> None:
-    """Print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=400)
-    parser.add_argument("--mtu", type=int, default=1420)
-    parser.add_argument("--plain", action="store_true", help="the row functions without numpy")
-    arguments = parser.parse_args()
-    result = measure(arguments.megabytes, arguments.mtu, plain if arguments.plain else selected.rows)
-    print(json.dumps({**asdict(result), "connects_per_second": connects_per_second()}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
