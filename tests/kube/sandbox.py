@@ -88,7 +88,7 @@ class Process:
                 return int(children[0])
         return self.popen.pid
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it still runs."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
@@ -96,11 +96,11 @@ class Process:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, limit: float = 10) -> None:
         """End it and wait; SIGKILL for what does not listen."""
-        self.signal(number)
+        self.send(number)
         try:
             self.popen.wait(limit)
         except subprocess.TimeoutExpired:
-            self.signal(signal.SIGKILL)
+            self.send(signal.SIGKILL)
             self.popen.wait(limit)
 
 
@@ -149,15 +149,18 @@ class Sandbox:
         self.name_hosts({})
 
     def _end(self, holder: subprocess.Popen[str]) -> None:
-        # Killing the first process of the PID namespace ends all the others.
-        with contextlib.suppress(ProcessLookupError, AttributeError):
-            os.kill(self.pid, signal.SIGKILL)
+        self.kill()
         holder.kill()
         holder.wait()
-        for process in self.processes:
-            process.popen.wait()
         if holder.stdout is not None:
             holder.stdout.close()
+
+    def kill(self) -> None:
+        """End every process inside: killing the first one of a PID namespace ends all the others."""
+        with contextlib.suppress(ProcessLookupError, AttributeError):
+            os.kill(self.pid, signal.SIGKILL)
+        for process in self.processes:
+            process.popen.wait()
 
     def cleanup(self, step: Callable[[], object]) -> None:
         """Remember a step for `close`; steps run in reverse order, each even if another fails."""
