@@ -28,7 +28,6 @@ class Reason(StrEnum):
     CLONE_SUSPECTED = "CloneSuspected"
     VERSION_TOO_OLD = "VersionTooOld"
     NEEDS_NEW_INVITE = "NeedsNewInvite"
-    AWAITING_APPROVAL = "AwaitingApproval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +80,4 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.NEEDS_NEW_INVITE: Explanation(
         "the Secret lost its data and its token is spent", "generate a new invite and run helm upgrade with it"
     ),
-    Reason.AWAITING_APPROVAL: Explanation("the tenant holds new clusters until an admin accepts", "accept the cluster"),
 }

@@ -74,7 +74,6 @@ class TenantView:
     name: str
     role: Role
     ipv6: bool
-    hold_new_clusters: bool
 
 
 @dataclass(frozen=True, slots=True)

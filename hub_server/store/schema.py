@@ -63,7 +63,6 @@ tenants = Table(
     Column("name", String(100), nullable=False),
     Column("number", Integer, nullable=False, unique=True),  # which /64 of the hub's /48
     Column("ipv6", Boolean, nullable=False, server_default=true()),
-    Column("hold_new_clusters", Boolean, nullable=False, server_default=false()),
     Column("kubeconfig_max_ttl", Float, nullable=False),
     Column("created_at", Float, nullable=False),
 )
@@ -145,7 +144,7 @@ clusters = Table(
     Column("last_seen", Float),
     Column("last_handshake", Float),
     Column("first_packet_at", Float),  # an initiation, after redemption
-    Column("blocked_before", String(20)),
+    Column("left_at", Float),
     # what was told by the edge: untrusted text
     Column("cluster_uid", String(100)),
     Column("offered_cluster_uid", String(100)),

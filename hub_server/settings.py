@@ -1,0 +1,196 @@
+"""Every setting of the hub: one table, read from a file, the environment and flags, in rising order of weight.
+
+    file         TOML, one key for each setting: `listen = "0.0.0.0:8443"`; given by --config or DAALU_HUB_CONFIG
+    environment  DAALU_HUB_<NAME>
+    flags        --<name>, with '-' for '_'
+
+An error names the setting and where its value came from. Only `app` and `cli` read this; everything else is handed values.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ENVIRONMENT_PREFIX = "DAALU_HUB_"
+
+
+def _words(value: Any) -> Any:
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class SettingsError(Exception):
+    """A setting is wrong. The message names it, says where the value came from and what would be right."""
+
+
+class Settings(BaseModel):
+    """The settings. The description of each field is its line in the documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(Path("daalu-hub-data"), description="Folder of database, keys and certificate; made on first start.")
+    database: str = Field("", description="Address of the database; empty: SQLite in the data folder.")
+    public_url: str = Field("https://localhost:8443", description="How browsers, kubectl and edges reach this hub.")
+    listen: str = Field("0.0.0.0:8443", description="Address and port of HTTPS.")
+    tls: bool = Field(True, description="Serve TLS. False only on a loopback address, for tests or behind a local proxy.")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; read again when it changes. Empty: made.")
+    tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
+    tls_ca: Path | None = Field(None, description="PEM CA that goes into kubeconfigs when tls_cert is of a private CA.")
+    wireguard_port: int = Field(51820, ge=0, le=65535, description="UDP port of WireGuard; 0 takes a free one.")
+    wireguard_endpoints: Words = Field(
+        (), description="host:port,... where edges send UDP. Empty: host of public_url, wireguard_port."
+    )
+    pool: IPv4Network = Field(IPv4Network("100.96.0.0/11"), description="Pool of the tenants' default subnets.")
+    pool6: IPv6Network | None = Field(None, description="ULA /48 of the tenants' IPv6 subnets. Empty: made at random.")
+    mtu: int = Field(1420, ge=1280, le=9000, description="Greatest inner packet that edges are told.")
+    keepalive: int = Field(25, ge=1, le=65535, description="Persistent keepalive that new clusters get, in seconds.")
+    heartbeat: int = Field(5, ge=1, le=20, description="Seconds between an edge's heartbeats.")
+    chart: str = Field("oci://ghcr.io/daalu/charts/daalu-edge", description="Chart of the printed command.")
+    releases: Path | None = Field(None, description="JSON file of known chart releases, for 'Available update'.")
+    admin_email: str = Field("admin@localhost", description="First administrator, made on first start.")
+    tenant: str = Field("default", description="Slug of the first tenant, made on first start.")
+    trusted_proxies: Words = Field((), description="Addresses whose X-Forwarded-For is believed.")
+    session_idle: float = Field(1800, gt=0, description="Seconds after which an idle browser session ends.")
+    session_absolute: float = Field(43200, gt=0, description="Seconds after which any browser session ends.")
+    kubeconfig_ttl: float = Field(8 * 3600, gt=0, le=30 * 86400, description="Life of a kubeconfig, in seconds.")
+    bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
+    bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
+    webhook_allow: Words = Field((), description="Networks of private addresses that webhooks may go to.")
+    events_days: float = Field(90, gt=0, description="Days that events are kept.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
+    drain: float = Field(10, ge=0, description="Seconds that open requests may take to end after SIGTERM.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError("must be https://HOST[:PORT] and nothing else")
+        return value.rstrip("/")
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        host_and_port(value)
+        return value
+
+    @field_validator("wireguard_endpoints")
+    @classmethod
+    def _check_endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in value:
+            host_and_port(endpoint)
+        return value
+
+    @field_validator("pool6")
+    @classmethod
+    def _check_pool6(cls, value: IPv6Network | None) -> IPv6Network | None:
+        if value is not None and value.prefixlen > 48:
+            raise ValueError("must be a /48 or larger: every tenant gets a /64 of it")
+        return value
+
+    @field_validator("admin_email")
+    @classmethod
+    def _check_email(cls, value: str) -> str:
+        if "@" not in value:
+            raise ValueError("must be an e-mail address")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key: give both or neither")
+        if not self.tls:
+            host = host_and_port(self.listen)[0]
+            if host != "localhost" and not _is_loopback(host):
+                raise ValueError("tls: false is for loopback addresses only; listen on 127.0.0.1, or give a certificate")
+        return self
+
+    @property
+    def database_file(self) -> Path:
+        """The SQLite file, when `database` is empty."""
+        return self.data / "hub.db"
+
+    @property
+    def public_host(self) -> str:
+        """The name in public_url."""
+        return urlsplit(self.public_url).hostname or "localhost"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[v6]:port`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535 or (":" in host and host[0] != "["):
+        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)")
+    return host.strip("[]"), int(port)
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Put the settings together; flags win over the environment, which wins over the file.
+
+    Raises:
+        SettingsError: something is wrong, unknown or unreadable.
+    """
+    origins: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    config = flags.get("config") or environment.get(ENVIRONMENT_PREFIX + "CONFIG")
+    if config:
+        try:
+            values |= (document := tomllib.loads(Path(config).read_text()))
+        except (OSError, ValueError) as problem:
+            raise SettingsError(f"config ({config}): {problem}") from None
+        origins |= dict.fromkeys(document, f"file {config}")
+    for name in Settings.model_fields:
+        if (text := environment.get(variable := ENVIRONMENT_PREFIX + name.upper())) is not None:
+            values[name], origins[name] = text, variable
+        if flags.get(name) is not None:
+            values[name], origins[name] = flags[name], "--" + name.replace("_", "-")
+    for name, info in Settings.model_fields.items():
+        if values.get(name) == "" and info.default is None:
+            values[name] = None
+    try:
+        return Settings(**values)
+    except ValidationError as problem:
+        raise SettingsError("\n".join(_sentence(error, origins) for error in problem.errors())) from None
+
+
+def _sentence(error: Any, origins: Mapping[str, str]) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    message = error["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    if error["type"] == "extra_forbidden":
+        return f"{name} ({origins.get(name, 'given')}): there is no such setting; see daalu-hub settings"
+    return f"{name} ({origins.get(name, 'default')}): {message}; got {error['input']!r}"
+
+
+def table() -> str:
+    """The documentation: one line of Markdown for each setting."""
+    lines = ["| setting | flag | environment | default | what |", "|---|---|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        default = info.default
+        shown = "" if default in (None, "", ()) else str(default).lower() if isinstance(default, bool) else str(default)
+        lines.append(
+            f"| `{name}` | `--{name.replace('_', '-')}` | `{ENVIRONMENT_PREFIX}{name.upper()}` "
+            f"| {f'`{shown}`' if shown else '–'} | {info.description} |"
+        )
+    return "\n".join(lines)
