@@ -1,1 +1,1 @@
-"""The rules of the hub without I/O: every file here is functions over values, and imports nothing but the standard library."""
+"""The hub's rules: plain functions and frozen values, no I/O, nothing imported but the standard library and itself."""

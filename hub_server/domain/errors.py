@@ -26,6 +26,7 @@ class HubError(Exception):
     code = "internal"
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
+        """Say what is wrong; `code` narrows the code of the class."""
         super().__init__(detail)
         self.detail = detail
         if code is not None:
@@ -38,6 +39,7 @@ class NotFound(HubError):
     status, code = 404, "not_found"
 
     def __init__(self, detail: str = "there is no such thing here", *, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
 
 
@@ -53,6 +55,7 @@ class Unauthenticated(HubError):
     status, code = 401, "unauthenticated"
 
     def __init__(self, detail: str = "sign in first", *, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
 
 
@@ -62,6 +65,7 @@ class ReauthRequired(HubError):
     status, code = 403, "reauthentication_required"
 
     def __init__(self, detail: str = "type your password again to go on", *, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
 
 
@@ -71,6 +75,7 @@ class Invalid(HubError):
     status, code = 422, "invalid"
 
     def __init__(self, field: str, detail: str, *, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
         self.field = field
 
@@ -87,6 +92,7 @@ class Stale(HubError):
     status, code = 412, "stale"
 
     def __init__(self, detail: str = "it changed since you read it: read it again", *, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
 
 
@@ -96,6 +102,7 @@ class TooMany(HubError):
     status, code = 429, "too_many"
 
     def __init__(self, detail: str, *, retry_after: float, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
         self.retry_after = retry_after
 
@@ -106,6 +113,7 @@ class Unavailable(HubError):
     status, code = 503, "unavailable"
 
     def __init__(self, detail: str, *, retry_after: float = 5.0, code: str | None = None) -> None:
+        """Say what is wrong."""
         super().__init__(detail, code=code)
         self.retry_after = retry_after
 
