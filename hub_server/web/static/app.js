@@ -38,12 +38,19 @@
     }
     tick();
   });
+  let lost_timer = 0;
   const lost = (is) => {
     const note = $("#lost");
-    if (!note || note.hidden === !is) return;
-    note.hidden = !is;
-    if (is) $("time", note).dateTime = new Date(Date.now() + skew).toISOString();
-    tick();
+    clearTimeout(lost_timer);
+    if (!is) note.hidden = true;
+    else if (note.hidden) {
+      const since = new Date(Date.now() + skew).toISOString();
+      lost_timer = setTimeout(() => { // a stream that is back within two seconds is no news
+        $("time", note).dateTime = since;
+        note.hidden = false;
+        tick();
+      }, 2000);
+    }
   };
   document.addEventListener("htmx:sse:error", () => lost(true));
   document.addEventListener("htmx:sse:before:connection", (event) => event.detail.connection.attempt > 0 && lost(true));
