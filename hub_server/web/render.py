@@ -1,0 +1,183 @@
+"""Templates, and the words in which pages say times and sizes. Knows no service and no request.
+
+Every page leaves through `answer`, which adds the headers: scripts and styles come from this hub only and never inline,
+nobody may frame a page, nothing is kept in shared caches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2_fragments
+from markupsafe import Markup
+from starlette.responses import HTMLResponse
+
+from hub_server.domain.reasons import EXPLANATIONS, Reason
+from hub_server.domain.roles import Right
+
+FOLDER = Path(__file__).resolve().parent
+STATIC = FOLDER / "static"
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+# The class of a phase: decides dot and colour, which only repeat the word beside them.
+TONES = {
+    "connected": "ok",
+    "reconnecting": "warn",
+    "disconnected": "bad",
+    "blocked": "bad",
+    "invited": "idle",
+    "redeemed": "idle",
+    "deleted": "idle",
+}
+REASON_TONES = {Reason.TUNNEL_UP_API_UNREACHABLE: "warn", Reason.API_FORBIDDEN: "warn", Reason.INVITE_EXPIRED: "warn"}
+
+
+def moment(at: float) -> datetime:
+    """A Unix time as a UTC date."""
+    return datetime.fromtimestamp(at, timezone.utc)
+
+
+def iso(at: float) -> str:
+    """For `datetime` attributes, milliseconds included."""
+    return moment(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def full(at: float) -> str:
+    """The whole truth, for hover and screen readers."""
+    return moment(at).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def clock(at: float) -> str:
+    """A time of day."""
+    return moment(at).strftime("%H:%M:%S")
+
+
+def hour(at: float) -> str:
+    """A time of day without seconds."""
+    return moment(at).strftime("%H:%M")
+
+
+def age(seconds: float) -> str:
+    """How long: `12 s`, `4 min`, `3 h`, `9 d`. The script on the page ticks with the same words."""
+    whole = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if whole >= size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def span(seconds: float) -> str:
+    """A length with a second unit where it matters: `91 s`, `4 min 10 s`, `2 h 5 min`."""
+    whole = max(0, int(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 and whole < 600 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 >= 60 else "")
+
+
+def countdown(seconds: float) -> str:
+    """Minutes and seconds that are left, as on a clock."""
+    whole = max(0, int(seconds))
+    head = f"{whole // 3600}:" if whole >= 3600 else ""
+    return f"{head}{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def size(octets: float) -> str:
+    """`310 MB`, `1.2 GB`; powers of ten, as networks count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if octets < 1000:
+            break
+        octets /= 1000
+    else:
+        unit = "TB"
+    return f"{octets:.0f} {unit}" if unit == "B" or octets >= 100 else f"{octets:.1f} {unit}"
+
+
+def milliseconds(seconds: float) -> str:
+    """A round trip."""
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+
+
+def time_tag(at: float, now: float, kind: str = "age", id: str = "") -> Markup:
+    """A time that the page's script keeps true: `age` since, `clock` since, `until` counts down, `due` likewise in words."""
+    words = {
+        "age": lambda: age(now - at),
+        "clock": lambda: countdown(now - at),
+        "until": lambda: countdown(at - now),
+        "due": lambda: age(at - now),
+    }[kind]()
+    name = Markup(' id="{}"').format(id) if id else ""
+    return Markup('<time{} datetime="{}" title="{}" data-tick="{}">{}</time>').format(name, iso(at), full(at), kind, words)
+
+
+def at_tag(at: float, style: str = "full") -> Markup:
+    """A time that stands still."""
+    words = {"full": full, "clock": clock, "hour": hour, "minute": lambda at: moment(at).strftime("%d %b %H:%M")}[style](at)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(iso(at), full(at), words)
+
+
+def tone(row: Any) -> str:
+    """The class of a row's status."""
+    if row.phase == "connected" and row.reason is not None:
+        return REASON_TONES.get(row.reason, "ok")
+    return TONES[row.phase]
+
+
+@cache
+def static_url(name: str) -> str:
+    """The address of a file with its fingerprint, so that browsers may keep it for ever."""
+    return f"/static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]}"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = (age, span, size, milliseconds, iso, full, clock, hour, countdown)
+    environment.filters.update({word.__name__: word for word in words})
+    environment.globals.update(
+        static=static_url,
+        tick=time_tag,
+        at=at_tag,
+        tone=tone,
+        explanations={str(reason): told for reason, told in EXPLANATIONS.items()},
+        Right=Right,
+    )
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+def whole(template: str, context: Mapping[str, Any]) -> str:
+    """A page."""
+    return ENVIRONMENT.get_template(template).render(context)
+
+
+def fragment(template: str, block: str, context: Mapping[str, Any]) -> str:
+    """One block of a page: what a live update or a search replaces."""
+    return jinja2_fragments.render_block(ENVIRONMENT, template, block, context)
+
+
+def answer(html: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """HTML with the headers that every page has."""
+    return HTMLResponse(html, status, {**HEADERS, **(headers or {})})

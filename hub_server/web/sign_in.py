@@ -1,0 +1,67 @@
+"""Signing in and out. The one page for people whom the hub does not know yet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hub_server.auth.cookies import clear_session, set_session
+from hub_server.domain.errors import TooMany, Unauthenticated
+from hub_server.services import Services
+from hub_server.web import render
+from hub_server.web.site import Visit, is_from_here, safe_next, see_other
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _form(services: Services, *, next: str, email: str = "", error: str = "", status: int = 200) -> Response:
+    context = {"now": services.now(), "next": next, "email": email, "error": error}
+    return render.answer(render.whole("sign_in.html", context), status)
+
+
+def show(services: Services) -> Endpoint:
+    """The form; somebody who is signed in goes on."""
+
+    async def endpoint(request: Request) -> Response:
+        address = safe_next(request.query_params.get("next", "/"))
+        if getattr(request.state, "actor", None) is not None:
+            return see_other(address)
+        return _form(services, next=address)
+
+    return endpoint
+
+
+def submit(services: Services) -> Endpoint:
+    """Check what was typed; the session is a cookie that scripts cannot read."""
+
+    async def endpoint(request: Request) -> Response:
+        form = await request.form(max_files=0, max_fields=10, max_part_size=4096)
+        email, password = str(form.get("email", "")).strip(), str(form.get("password", ""))
+        address = safe_next(str(form.get("next", "/")))
+        if not is_from_here(request):
+            return _form(services, next=address, email=email, error="Send the form from this page.", status=403)
+        try:
+            signed_in = await services.accounts.sign_in(
+                email,
+                password,
+                remote=request.client.host if request.client else "",
+                user_agent=request.headers.get("User-Agent", "")[:256],
+                request_id=str(getattr(request.state, "request_id", "")),
+            )
+        except (Unauthenticated, TooMany) as refusal:
+            return _form(services, next=address, email=email, error=refusal.detail, status=refusal.status)
+        answer = see_other("/profile" if signed_in.actor.must_change_password else address)
+        set_session(answer, signed_in.cookie)
+        return answer
+
+    return endpoint
+
+
+async def sign_out(visit: Visit) -> Response:
+    """End the session here and in the hub."""
+    await visit.services.accounts.sign_out(visit.actor)
+    answer = see_other("/sign-in")
+    clear_session(answer)
+    return answer
