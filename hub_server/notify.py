@@ -59,7 +59,9 @@ def enqueue(
     )
     ids = []
     for channel in connection.execute(wanted):
-        if (only_channel and channel.id != only_channel) or (not only_channel and channel.kinds and kind not in channel.kinds):
+        if (only_channel and channel.id != only_channel) or (
+            not only_channel and channel.kinds and kind not in channel.kinds
+        ):
             continue
         delivery = new_id("dv", random)
         body = {"id": delivery, "kind": kind, "tenant_id": tenant_id, "cluster_id": cluster_id, "at": at, **content}
@@ -152,7 +154,9 @@ class Notifier:
 
         async def one_channel(messages: list[Any]) -> None:
             nonlocal delivered
-            stuck: set[str | None] = set()  # clusters whose earlier message failed: the later ones wait, to keep the order
+            stuck: set[str | None] = (
+                set()
+            )  # clusters whose earlier message failed: the later ones wait, to keep the order
             for message in messages:
                 if message.cluster_id in stuck:
                     continue
@@ -173,7 +177,14 @@ class Notifier:
             with trio.fail_after(TIMEOUT):
                 await self._post(message.url, message.body.encode(), secret, message.id, int(now))
             error = None
-        except (Refused, OSError, ValueError, trio.TooSlowError, h11.ProtocolError, trio.BrokenResourceError) as problem:
+        except (
+            Refused,
+            OSError,
+            ValueError,
+            trio.TooSlowError,
+            h11.ProtocolError,
+            trio.BrokenResourceError,
+        ) as problem:
             error = str(problem) or type(problem).__name__
         await self._database.write(_settle, message, self._now(), error)
         return error is None
@@ -195,7 +206,9 @@ class Notifier:
             ]
             connection = h11.Connection(h11.CLIENT)
             events: list[Any] = [
-                h11.Request(method="POST", target=target, headers=headers), h11.Data(data=body), h11.EndOfMessage()
+                h11.Request(method="POST", target=target, headers=headers),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
             ]
             await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
             status = await _status(connection, stream)

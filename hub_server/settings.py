@@ -37,11 +37,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Path = Field(Path("daalu-hub-data"), description="Folder of database, keys and certificate; made on first start.")
+    data: Path = Field(
+        Path("daalu-hub-data"), description="Folder of database, keys and certificate; made on first start."
+    )
     database: str = Field("", description="Address of the database; empty: SQLite in the data folder.")
     public_url: str = Field("https://localhost:8443", description="How browsers, kubectl and edges reach this hub.")
     listen: str = Field("0.0.0.0:8443", description="Address and port of HTTPS.")
-    tls: bool = Field(True, description="Serve TLS. False only on a loopback address, for tests or behind a local proxy.")
+    tls: bool = Field(
+        True, description="Serve TLS. False only on a loopback address, for tests or behind a local proxy."
+    )
     tls_cert: Path | None = Field(None, description="PEM certificate chain; read again when it changes. Empty: made.")
     tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
     tls_ca: Path | None = Field(None, description="PEM CA that goes into kubeconfigs when tls_cert is of a private CA.")
@@ -111,7 +115,9 @@ class Settings(BaseModel):
         if not self.tls:
             host = host_and_port(self.listen)[0]
             if host != "localhost" and not _is_loopback(host):
-                raise ValueError("tls: false is for loopback addresses only; listen on 127.0.0.1, or give a certificate")
+                raise ValueError(
+                    "tls: false is for loopback addresses only; listen on 127.0.0.1, or give a certificate"
+                )
         return self
 
     @property

@@ -127,7 +127,9 @@ def known(facts: Facts) -> str:
         return "The cluster is blocked until an admin accepts it."
     if facts.connected_at is not None and facts.phase is Phase.CONNECTED:
         if facts.api_state in ("unreachable", "forbidden"):
-            return f"The tunnel is up; the edge pod does not reach its API server: {facts.api_errno or facts.api_state}."
+            return (
+                f"The tunnel is up; the edge pod does not reach its API server: {facts.api_errno or facts.api_state}."
+            )
         return "The tunnel is up; the edge has not told yet whether its API server answers."
     if facts.redeemed_at is None:
         if facts.reason is Reason.INVITE_EXPIRED:

@@ -214,7 +214,13 @@ def open_alert(
         )
     )
     add_event(
-        connection, tenant_id=tenant_id, cluster_id=cluster_id, kind="alert.opened", at=at, reason=kind.value, detail=detail
+        connection,
+        tenant_id=tenant_id,
+        cluster_id=cluster_id,
+        kind="alert.opened",
+        at=at,
+        reason=kind.value,
+        detail=detail,
     )
     return True
 

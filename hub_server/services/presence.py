@@ -391,9 +391,7 @@ class Presence:
                 if facts.last_authenticated > (before.last_packet or 0):
                     self._packet(row, facts.last_authenticated)
         heartbeat = float(self._core.settings.heartbeat)
-        row.status = status.after_silence(
-            row.status, now, heartbeat=heartbeat, listening_since=self.listening_since
-        )
+        row.status = status.after_silence(row.status, now, heartbeat=heartbeat, listening_since=self.listening_since)
         if row.status.phase is not before.phase and row.status.phase in status.SILENT:
             if before.phase is Phase.CONNECTED:
                 self._event(row, "tunnel.lost", row.status.since, None, "")
@@ -703,9 +701,7 @@ def _row_values(row: Any, invite: dict[str, Any] | None, counts: dict[str, int])
     }
     values |= {name: getattr(row, name) for name in ("identity_mode", "config_revision", "address", "address6")}
     values |= {"subnet": row.cidr, "public_key": row.public_key, "endpoint": row.endpoint}
-    values |= invite or dict.fromkeys(
-        ("invited_at", "invited_by", "invite_expires_at", "redeemed_at", "redeemed_from")
-    )
+    values |= invite or dict.fromkeys(("invited_at", "invited_by", "invite_expires_at", "redeemed_at", "redeemed_from"))
     values["open_alerts"] = sum(counts.values())
     values["is_down_alert_open"] = alerts.Kind.CLUSTER_DOWN.value in counts
     values["status"] = Status(

@@ -6,8 +6,16 @@ from typing import Any
 
 from starlette.responses import Response
 
-from hub_server.domain.errors import EdgeUnreachable, Forbidden, HubError, Invalid, NotFound, TooMany, Unauthenticated
-from hub_server.domain.errors import Conflict
+from hub_server.domain.errors import (
+    Conflict,
+    EdgeUnreachable,
+    Forbidden,
+    HubError,
+    Invalid,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+)
 from hub_server.domain.roles import Right
 from hub_server.services.views import Actor, ClusterDetail, LiveEvent, PanelAnswer, TenantView, Timeline
 from hub_server.web import charts, live, render
@@ -132,7 +140,12 @@ async def stream(visit: Visit) -> Response:
             told = {**context, "table": await clusters.nodes(visit.actor, cluster_id), "now": visit.now}
             await pen.parts({"nodes": render.fragment("cluster_nodes.html", "nodes", told)})
         if tab == "events":
-            told = {**context, "page": await clusters.events(visit.actor, cluster_id), "is_first": True, "now": visit.now}
+            told = {
+                **context,
+                "page": await clusters.events(visit.actor, cluster_id),
+                "is_first": True,
+                "now": visit.now,
+            }
             await pen.parts({"events": render.fragment("cluster_events.html", "events", told)})
 
     return Stream(visit, tenant.id, react)
@@ -220,9 +233,7 @@ async def settings(visit: Visit) -> Response:
     return await _settings(visit, values={}, errors={})
 
 
-async def _settings(
-    visit: Visit, *, values: dict[str, str], errors: dict[str, str], status: int = 200
-) -> Response:
+async def _settings(visit: Visit, *, values: dict[str, str], errors: dict[str, str], status: int = 200) -> Response:
     _, detail, context = await context_of(visit, "settings")
     shown = {"name": detail.row.name, "keepalive": str(detail.keepalive), "mute": "", "confirm_name": ""}
     context |= {"values": shown | values, "errors": errors, "mutes": MUTES, "saved": visit.asked("saved")}
@@ -258,7 +269,9 @@ async def delete(visit: Visit) -> Response:
         actor = await _retyped(visit)
         await visit.services.clusters.delete(actor, visit.cluster_id, confirm_name=typed)
     except Invalid as refusal:
-        return await _settings(visit, values={"confirm_name": typed}, errors={"confirm_name": refusal.detail}, status=422)
+        return await _settings(
+            visit, values={"confirm_name": typed}, errors={"confirm_name": refusal.detail}, status=422
+        )
     except (Unauthenticated, TooMany, Forbidden) as refusal:
         if isinstance(refusal, Forbidden):
             raise

@@ -42,7 +42,9 @@ class Pen:
         self._sent.update({name: hash(html) for name, html in changed.items()})
         await self.message(
             "".join(
-                Markup('<hx-partial hx-target="#{}" hx-swap="{}">').format(name, swap) + Markup(html) + Markup("</hx-partial>")
+                Markup('<hx-partial hx-target="#{}" hx-swap="{}">').format(name, swap)
+                + Markup(html)
+                + Markup("</hx-partial>")
                 for name, html in changed.items()
             )
         )
@@ -53,7 +55,11 @@ class Pen:
 
     async def message(self, data: str, *, event: str = "") -> None:
         """Send one event."""
-        lines = [f"id: {self.last_id}"] + ([f"event: {event}"] if event else []) + [f"data: {line}" for line in data.split("\n")]
+        lines = (
+            [f"id: {self.last_id}"]
+            + ([f"event: {event}"] if event else [])
+            + [f"data: {line}" for line in data.split("\n")]
+        )
         await self._write("\n".join(lines) + "\n\n")
 
     async def comment(self) -> None:
@@ -122,4 +128,6 @@ class Stream(Response):
 
 def seen(rows: Mapping[str, float | None]) -> str:
     """The payload of `seen`: element id to time."""
-    return json.dumps({name: render.iso(at) if at is not None else None for name, at in rows.items()}, separators=(",", ":"))
+    return json.dumps(
+        {name: render.iso(at) if at is not None else None for name, at in rows.items()}, separators=(",", ":")
+    )

@@ -49,7 +49,11 @@ async def _page(
     status: int = 200,
 ) -> Response:
     tenant, detail, context = await context_of(visit, "rbac")
-    view = await visit.services.rbac.view(visit.actor, visit.cluster_id, missing=missing) if context["may"]["manage"] else None
+    view = (
+        await visit.services.rbac.view(visit.actor, visit.cluster_id, missing=missing)
+        if context["may"]["manage"]
+        else None
+    )
     shown = wish or (
         {
             "presets": list(view.wanted_presets),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ REASON_TONES = {Reason.TUNNEL_UP_API_UNREACHABLE: "warn", Reason.API_FORBIDDEN: 
 
 def moment(at: float) -> datetime:
     """A Unix time as a UTC date."""
-    return datetime.fromtimestamp(at, timezone.utc)
+    return datetime.fromtimestamp(at, UTC)
 
 
 def iso(at: float) -> str:
@@ -122,12 +122,16 @@ def time_tag(at: float, now: float, kind: str = "age", id: str = "") -> Markup:
         "due": lambda: age(at - now),
     }[kind]()
     name = Markup(' id="{}"').format(id) if id else ""
-    return Markup('<time{} datetime="{}" title="{}" data-tick="{}">{}</time>').format(name, iso(at), full(at), kind, words)
+    return Markup('<time{} datetime="{}" title="{}" data-tick="{}">{}</time>').format(
+        name, iso(at), full(at), kind, words
+    )
 
 
 def at_tag(at: float, style: str = "full") -> Markup:
     """A time that stands still."""
-    words = {"full": full, "clock": clock, "hour": hour, "minute": lambda at: moment(at).strftime("%d %b %H:%M")}[style](at)
+    words = {"full": full, "clock": clock, "hour": hour, "minute": lambda at: moment(at).strftime("%d %b %H:%M")}[
+        style
+    ](at)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(iso(at), full(at), words)
 
 

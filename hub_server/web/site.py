@@ -42,7 +42,10 @@ class Visit:
     @property
     def is_fragment(self) -> bool:
         """Whether htmx asks, for a part of a page."""
-        return self.request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in self.request.headers
+        return (
+            self.request.headers.get("HX-Request") == "true"
+            and "HX-History-Restore-Request" not in self.request.headers
+        )
 
     @property
     def cluster_id(self) -> str:
@@ -110,7 +113,9 @@ def see_other(address: str) -> Response:
 def safe_next(address: str) -> str:
     """Where to go after sign-in: a path of this hub, or its first page."""
     parts = urlsplit(address)
-    is_ours = address.startswith("/") and not address.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
+    is_ours = (
+        address.startswith("/") and not address.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
+    )
     return address if is_ours and address.isprintable() and "\\" not in address else "/"
 
 

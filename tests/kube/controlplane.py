@@ -76,7 +76,9 @@ class ControlPlane:
         self.issue_kubeconfig("scheduler", "system:kube-scheduler")
         (self.folder / "audit-policy.yaml").write_text(AUDIT_POLICY)
 
-    def issue_kubeconfig(self, name: str, user: str, groups: list[str] | None = None, names: tuple[str, ...] = ()) -> Path:
+    def issue_kubeconfig(
+        self, name: str, user: str, groups: list[str] | None = None, names: tuple[str, ...] = ()
+    ) -> Path:
         """A kubeconfig for a user with a certificate."""
         pair = self.authority.issue(name, user, groups=groups or [], names=names)
         path = self.folder / f"{name}.kubeconfig"
@@ -197,5 +199,3 @@ def open_control_plane(label: str = "cluster") -> Iterator[ControlPlane]:
         except BaseException:
             sandbox.show_output()
             raise
-
-

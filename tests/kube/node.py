@@ -78,7 +78,9 @@ def remove_cgroups(name: str) -> None:
 class Node:
     """One node beside its control plane. `stop` and `start` again are a reboot: pods and their containers die."""
 
-    def __init__(self, control_plane: ControlPlane, *, name: str = "node1", hosts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, *, name: str = "node1", hosts: dict[str, str] | None = None
+    ) -> None:
         self.control_plane = control_plane
         self.sandbox: Sandbox = control_plane.sandbox
         self.name = name
@@ -259,5 +261,7 @@ def leftovers(sandbox_name: str) -> str:
     """What a sandbox has left on this machine, empty when nothing: looked at by the tests after everything was closed."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if sandbox_name in line]
     cgroups = [str(path / sandbox_name) for path in cgroup_hierarchies() if (path / sandbox_name).exists()]
-    processes = subprocess.run(["pgrep", "-f", sandbox_name], capture_output=True, text=True, check=False).stdout.split()
+    processes = subprocess.run(
+        ["pgrep", "-f", sandbox_name], capture_output=True, text=True, check=False
+    ).stdout.split()
     return "\n".join([*mounts, *cgroups, *processes])

@@ -41,9 +41,7 @@ def write_key(path: Path) -> ec.EllipticCurvePrivateKey:
 def write_public_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """The public half in PEM."""
     path.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
 
 
