@@ -10,7 +10,8 @@ D   the server sends N octets, then their SHA-256
 U   the client sends N octets; the server sends "!" when it has them, then their SHA-256
 E   the server sends back what it gets
 M   the server sends its resident set in eight octets
-R   the server opens a UDP port and says which in eight octets; after one more octet it says how many datagrams came, how
+R   the server opens a UDP port and says which in eight octets; after one more octet it says how many datagrams came,
+how
     many of them were damaged, and over how many seconds
 
 A client that says nothing and closes has been a connection. Each verb prints one line of JSON; `is_whole` says that
@@ -340,7 +341,8 @@ async def run(config: str, verb: str, host: str = "", number: str = "0") -> None
     if config == "system":
         await play(SystemNet())
     else:
-        async with wgpy.open_tunnel(wgpy.InterfaceConfig.from_ini(Path(config).read_text())) as tunnel:
+        text = await trio.Path(config).read_text()
+        async with wgpy.open_tunnel(wgpy.InterfaceConfig.from_ini(text)) as tunnel:
             await play(tunnel.net)
 
 

@@ -1,7 +1,7 @@
 """The audit log: append only, one hash chain for each tenant (and one for the hub itself).
 
-An entry is written in the transaction of the act that it records, so neither exists without the other. Entries hold names,
-ids and counts; never a secret, a body or an output. Source: product.md section 14.
+An entry is written in the transaction of the act that it records, so neither exists without the other. Entries hold
+names, ids and counts; never a secret, a body or an output. Source: product.md section 14.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Notifications: an outbox that is filled in the transaction of the event, and emptied by one task.
 
-Each delivery is a JSON document, signed, with an id to drop duplicates; order per cluster is kept; tries go on for a day.
-A target is resolved once, refused if private, and dialled at the address that was judged; redirects are not followed.
-Nothing here ever makes a request wait. Source: product.md section 9.
+Each delivery is a JSON document, signed, with an id to drop duplicates; order per cluster is kept; tries go on for a
+day. A target is resolved once, refused if private, and dialled at the address that was judged; redirects are not
+followed. Nothing here ever makes a request wait. Source: product.md section 9.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ async def _status(connection: h11.Connection, stream: trio.abc.ReceiveStream) ->
             seen += len(data)
             if seen > ANSWER_LIMIT:
                 raise Refused("the answer has no end")
-            connection.receive_data(data)
+            connection.receive_data(bytes(data))
         elif isinstance(event, h11.ConnectionClosed):
             raise Refused("closed without an answer")
 

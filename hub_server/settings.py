@@ -4,7 +4,8 @@
     environment  DAALU_HUB_<NAME>
     flags        --<name>, with '-' for '_'
 
-An error names the setting and where its value came from. Only `app` and `cli` read this; everything else is handed values.
+An error names the setting and where its value came from. Only `app` and `cli` read this; everything else is handed
+values.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
 
 def _sentence(error: Any, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0]) if error["loc"] else ""
-    message = error["msg"].removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     if not name:
         return message
     if error["type"] == "extra_forbidden":
@@ -197,6 +198,6 @@ def table() -> str:
         shown = "" if default in (None, "", ()) else str(default).lower() if isinstance(default, bool) else str(default)
         lines.append(
             f"| `{name}` | `--{name.replace('_', '-')}` | `{ENVIRONMENT_PREFIX}{name.upper()}` "
-            f"| {f'`{shown}`' if shown else '–'} | {info.description} |"
+            f"| {f'`{shown}`' if shown else '-'} | {info.description} |"
         )
     return "\n".join(lines)

@@ -13,7 +13,7 @@ class _Bucket:
 
 
 class RateLimit:
-    """A token bucket for each key: `burst` at once, refilled at `rate` a second. The longest idle keys are forgotten."""
+    """A token bucket for each key: `burst` at once, refilled at `rate` a second. Idle keys are forgotten."""
 
     def __init__(self, *, rate: float, burst: int, keys: int = 20_000) -> None:
         """Take what a key may do."""
@@ -38,7 +38,7 @@ class RateLimit:
 
 
 class Failures:
-    """Failed sign-ins: after five in a row for an address or an account, each further one doubles the wait, to 15 minutes."""
+    """Failed sign-ins: after five in a row for an address or an account, each more doubles the wait, to 15 minutes."""
 
     FREE, LONGEST = 5, 900.0
 

@@ -1,4 +1,4 @@
-"""When an alert opens and when it is resolved. Time is handed in; who stores it keeps at most one open per (cluster, kind).
+"""When an alert opens and when it is resolved. Time is handed in; who stores it keeps one open per (cluster, kind).
 
 Source: product.md section 9, D17.
 """

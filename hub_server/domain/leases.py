@@ -1,7 +1,7 @@
 """Addresses: which subnets a tenant may have, and which address a cluster gets.
 
-The first address of a subnet is the hub's, the last (broadcast) is never given; a cluster gets the lowest free one when its
-token is redeemed. Freed addresses rest a day. Source: product.md section 10.
+The first address of a subnet is the hub's, the last (broadcast) is never given; a cluster gets the lowest free one when
+its token is redeemed. Freed addresses rest a day. Source: product.md section 10.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def check_subnet(text: str, existing: Iterable[IPv4Network]) -> IPv4Network:
     """Read an allocation that an admin wishes.
 
     Raises:
-        ValueError: malformed, public, too small or large, or overlapping one of the tenant's own; the message says which.
+        ValueError: malformed, public, too small or large, or overlapping one of the tenant's own; the message says
+        which.
     """
     try:
         network = ip_network(text.strip(), strict=True)

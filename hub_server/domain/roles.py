@@ -1,6 +1,7 @@
 """Who may do what: the table of product.md section 7, as data.
 
-A right belongs to a tenant; services ask `allows(role, right)`. Which things a person may see is decided before that, by tenant.
+A right belongs to a tenant; services ask `allows(role, right)`. Which things a person may see is decided before that,
+by tenant.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     dle_<id>_<secret>_<hub key><check>        127 characters, lower-case base32 without padding
 
-The hub's WireGuard key travels in the token, so that the printed command pins the hub without being longer (D15); the check
-lets scanners of source code recognise a leaked one. Pure: keyed hashes and a checksum; X25519 is done by who calls.
+The hub's WireGuard key travels in the token, so that the printed command pins the hub without being longer (D15); the
+check lets scanners of source code recognise a leaked one. Pure: keyed hashes and a checksum; X25519 is done by who
+calls.
 
 Source: product.md section 5.
 """
@@ -107,7 +108,7 @@ def answer_mac(key: bytes, nonce: bytes, body: bytes) -> bytes:
 
 
 def psk_seal_parts(shared: bytes, psk: bytes) -> tuple[bytes, bytes]:
-    """Key and nonce that seal a preshared key in the answer; the nonce depends on the key, so repeats are byte-identical."""
+    """Key and nonce that seal a preshared key in the answer; the nonce comes from the key: repeats are identical."""
     return _mac(shared, b"daalu-edge/1 psk"), _mac(proof_key(shared), b"psk\0" + psk)[:12]
 
 

@@ -26,7 +26,7 @@ def newest(versions: Iterable[str]) -> str | None:
 
 
 def update_for(running: str | None, releases: Iterable[str]) -> str | None:
-    """The release to offer: the newest final one, only if it is higher than what runs. A pre-release is below its final."""
+    """The release to offer: the newest final one, if higher than what runs. A pre-release is below its final."""
     current, latest = parse(running), newest(releases)
     if current is None or latest is None:
         return None

@@ -1,8 +1,8 @@
-"""What the hub can do, for pages and API alike: one object per noun, async methods on trio, refusals from `domain.errors`.
+"""What the hub can do, for pages and API alike: an object per noun, async methods, refusals from `domain.errors`.
 
-A handler gets `Services`, an `Actor` (the middleware of `auth` put it into the request: `request.state.actor`, None when
-nobody is signed in) and shows what a method gave it. Every rule, right and audit entry is in here or in `domain`, none in
-a handler. The pages are `hub_server.web.routes(services)`, a list of Starlette routes that `app` mounts at `/`.
+A handler gets `Services`, an `Actor` (the middleware of `auth` put it into the request: `request.state.actor`, None
+when nobody is signed in) and shows what a method gave it. Every rule, right and audit entry is in here or in `domain`,
+none in a handler. The pages are `hub_server.web.routes(services)`, a list of Starlette routes that `app` mounts at `/`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from hub_server.services.views import (
 class Clusters:
     """Clusters: the list, the page, and every act on a row."""
 
-    async def list(self, actor: Actor, tenant_id: str, query: ClusterQuery = ClusterQuery()) -> Page[ClusterRow]:
+    async def list(self, actor: Actor, tenant_id: str, query: ClusterQuery) -> Page[ClusterRow]:
         """A page of the list."""
         raise NotImplementedError
 
@@ -56,7 +56,7 @@ class Clusters:
         raise NotImplementedError
 
     async def delete(self, actor: Actor, cluster_id: str, *, confirm_name: str, if_match: int | None = None) -> None:
-        """Delete the row: peer, lease, invites, kubeconfigs, streams. Needs re-authentication; `confirm_name` is the typed name."""
+        """Delete the row: peer, lease, invites, kubeconfigs, streams. Needs re-authentication and the typed name."""
         raise NotImplementedError
 
     async def accept_identity(self, actor: Actor, cluster_id: str) -> ClusterRow:

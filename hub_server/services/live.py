@@ -1,7 +1,7 @@
 """What changed, for pages that stay open: one ring of events per hub, one subscription per page.
 
-An event says only what to fetch again, so nothing is shown to anyone who may not read it. Slow pages never hold anything
-up: a subscription keeps the set of what changed, not a queue. Nothing here touches the database.
+An event says only what to fetch again, so nothing is shown to anyone who may not read it. Slow pages never hold
+anything up: a subscription keeps the set of what changed, not a queue. Nothing here touches the database.
 """
 
 from __future__ import annotations

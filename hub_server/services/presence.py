@@ -1,7 +1,7 @@
 """Every row of the hub in memory, and what the wire says about it: the `Sink` of `domain.records`.
 
-What the edges do arrives here, on trio's thread, and is folded into the status of the row; what changed is written by one
-task, many rows in one transaction: a phase at once, `last_seen` every 15 seconds. Lists are answered from here. The
+What the edges do arrives here, on trio's thread, and is folded into the status of the row; what changed is written by
+one task, many rows in one transaction: a phase at once, `last_seen` every 15 seconds. Lists are answered from here. The
 database stays the truth: after a restart everything is read back, and what people change is read again (`reload`).
 """
 
@@ -387,9 +387,9 @@ class Presence:
         if before.phase in (Phase.CONNECTED, Phase.RECONNECTING) and self._core.wire is not None:
             # Any authentic packet counts, not only beats; it is cheaper to ask now than to be told of each.
             facts = self._core.wire.facts(row.id)
-            if facts is not None and facts.last_authenticated is not None:
-                if facts.last_authenticated > (before.last_packet or 0):
-                    self._packet(row, facts.last_authenticated)
+            last = None if facts is None else facts.last_authenticated
+            if last is not None and last > (before.last_packet or 0):
+                self._packet(row, last)
         heartbeat = float(self._core.settings.heartbeat)
         row.status = status.after_silence(row.status, now, heartbeat=heartbeat, listening_since=self.listening_since)
         if row.status.phase is not before.phase and row.status.phase in status.SILENT:
@@ -398,11 +398,11 @@ class Presence:
             if row.status.phase is Phase.DISCONNECTED:
                 self._event(row, "tunnel.disconnected", now, row.status.reason, f"silent since {row.status.since:.0f}")
             self._changed(row)
-        if row.status.phase is Phase.INVITED and row.status.reason is Reason.INVITE_PENDING:
-            if row.invite_expires_at is not None and now >= row.invite_expires_at:
-                row.status = replace(row.status, reason=Reason.INVITE_EXPIRED, since=row.invite_expires_at)
-                self._event(row, "invite.expired", row.invite_expires_at, Reason.INVITE_EXPIRED, "")
-                self._changed(row)
+        is_invited = row.status.phase is Phase.INVITED and row.status.reason is Reason.INVITE_PENDING
+        if is_invited and row.invite_expires_at is not None and now >= row.invite_expires_at:
+            row.status = replace(row.status, reason=Reason.INVITE_EXPIRED, since=row.invite_expires_at)
+            self._event(row, "invite.expired", row.invite_expires_at, Reason.INVITE_EXPIRED, "")
+            self._changed(row)
         if not row.is_down_alert_open and alerts.is_due(row.status, now, row.muted_until):
             row.is_down_alert_open = True
             down = row.status.down_since
@@ -520,8 +520,8 @@ class Presence:
         async with self._writing:
             batch, self._batch = self._batch, _Batch()
             rows = [_stored(row) for cluster in batch.rows if (row := self.rows.get(cluster)) is not None]
-            for row in rows:
-                self.rows[row["id"]].written_at = self._now()
+            for stored in rows:
+                self.rows[stored["id"]].written_at = self._now()
             try:
                 await self._core.database.write(_flush, batch, rows, self._now())
             except Exception:

@@ -24,7 +24,7 @@ class Rbac:
         namespaces: Sequence[str] = (),
         custom: Sequence[Mapping[str, Any]] = (),
     ) -> RbacPatch:
-        """The patch for a wish; remembered as wanted. A custom row is {apiGroups, resources, verbs, namespace?}. Raises Invalid."""
+        """The patch for a wish; remembered as wanted. Custom rows: {apiGroups, resources, verbs, namespace?}."""
         raise NotImplementedError
 
     async def check(self, actor: Actor, cluster_id: str) -> tuple[RuleCheck, ...]:

@@ -1,1 +1,1 @@
-"""Tables, migrations and the way to the database. Nothing of SQLAlchemy but a `Connection` in a unit of work leaves here."""
+"""Tables, migrations and the way to the database. Nothing of SQLAlchemy but a `Connection` leaves here."""

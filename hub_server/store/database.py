@@ -1,7 +1,8 @@
 """The way to the database: units of work in worker threads, one writer at a time on SQLite.
 
-A unit of work is a plain function of a `Connection`; it returns values, never rows that are still bound to it. What `write`
-returned was committed: an answer sent after it survives `kill -9`. Nothing here runs on trio's thread but the waiting.
+A unit of work is a plain function of a `Connection`; it returns values, never rows that are still bound to it. What
+`write` returned was committed: an answer sent after it survives `kill -9`. Nothing here runs on trio's thread but the
+waiting.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: sqlalchemy.engine.interfaces.DBAPIConnection, _: object) -> None:
         # The driver's own idea of transactions begins them too late; `begin` below says what it wants.
-        connection.isolation_level = None  # type: ignore[attr-defined]
+        connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
             cursor.execute(f"PRAGMA {pragma}")

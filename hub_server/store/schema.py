@@ -1,10 +1,12 @@
-"""The tables. Portable between SQLite and PostgreSQL: plain types, partial unique indexes, times as Unix seconds (float).
+"""The tables. Portable between SQLite and PostgreSQL: plain types, partial unique indexes, times as Unix seconds.
 
 Every tenant-owned table carries `tenant_id`. Deleted clusters stay as tombstones, so that their keys cannot come back
 silently. Migrations are in `migrations/`; a test says that they lead exactly here. Source: product.md section 6.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -40,15 +42,19 @@ Id = String(40)
 Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _tenant(**options: bool) -> Column[str]:
-    return Column("tenant_id", Id, ForeignKey("tenants.id"), nullable=False, **options)
+def _tenant(*, index: bool = False, primary_key: bool = False) -> Column[str]:
+    return Column(
+        "tenant_id", Id, ForeignKey("tenants.id"), nullable=False, index=index or None, primary_key=primary_key
+    )
 
 
-def _cluster(**options: bool) -> Column[str]:
-    return Column("cluster_id", Id, ForeignKey("clusters.id"), nullable=False, **options)
+def _cluster(*, index: bool = False, primary_key: bool = False) -> Column[str]:
+    return Column(
+        "cluster_id", Id, ForeignKey("clusters.id"), nullable=False, index=index or None, primary_key=primary_key
+    )
 
 
-def _only(condition: str) -> dict[str, object]:
+def _only(condition: str) -> dict[str, Any]:
     return {"unique": True, "sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 

@@ -56,7 +56,7 @@ async def context_of(visit: Visit, tab: str, **more: Any) -> tuple[TenantView, C
     return tenant, detail, context
 
 
-# -- overview ------------------------------------------------------------------------------------------------------------
+# -- overview --------------------------------------------------------------------------------------------------------
 
 
 def _charts(timeline: Timeline) -> dict[str, Any]:
@@ -151,7 +151,7 @@ async def stream(visit: Visit) -> Response:
     return Stream(visit, tenant.id, react)
 
 
-# -- kubectl -------------------------------------------------------------------------------------------------------------
+# -- kubectl ---------------------------------------------------------------------------------------------------------
 
 
 async def kubectl(visit: Visit) -> Response:
@@ -225,7 +225,7 @@ async def _retyped(visit: Visit) -> Actor:
     return visit.actor
 
 
-# -- settings --------------------------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------------------------
 
 
 async def settings(visit: Visit) -> Response:

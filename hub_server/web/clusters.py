@@ -120,7 +120,11 @@ async def stream(visit: Visit) -> Response:
             return
         if event.kind == "reset":
             await pen.message("", event="reload")
-        elif event.cluster_id in shown and event.kind in ("cluster", "alert", "nodes", "list"):
+        elif (
+            event.cluster_id is not None
+            and event.cluster_id in shown
+            and event.kind in ("cluster", "alert", "nodes", "list")
+        ):
             try:
                 row: ClusterRow | None = await clusters.row(visit.actor, event.cluster_id)
             except NotFound:

@@ -2,12 +2,13 @@
 
 A stream wakes up for what `services.live` tells and renders again the parts that it concerns; a part that came out the
 same is not sent. Every five seconds it also says when each row was seen, and notices what only time changes. An unnamed
-event holds `<hx-partial>` elements that htmx puts in place; the event `seen` holds times for the page's script. Where the
-browser missed more than the hub remembers, it is told to load the page again.
+event holds `<hx-partial>` elements that htmx puts in place; the event `seen` holds times for the page's script. Where
+the browser missed more than the hub remembers, it is told to load the page again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class Stream(Response):
     """An answer that lasts as long as the page. `react` is called with every event, and with None every few seconds."""
 
     def __init__(self, visit: Visit, tenant_id: str, react: React, *, beat: float = BEAT) -> None:
+        """Nothing is sent yet."""
         super().__init__(None, 200, {**render.HEADERS, "X-Accel-Buffering": "no"}, "text/event-stream")
         del self.headers["content-length"]
         self.visit, self.tenant_id, self.react, self.beat = visit, tenant_id, react, beat
@@ -87,10 +89,9 @@ class Stream(Response):
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LIFE
             nursery.start_soon(self._until_gone, receive, nursery.cancel_scope)
-            try:
+            # The session ended or the thing is gone: the page asks again and is told why.
+            with contextlib.suppress(HubError):
                 await self._serve(Pen(send))
-            except HubError:
-                pass  # the session ended or the thing is gone: the page asks again and is told why
             nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await send({"type": "http.response.body", "body": b"", "more_body": False})

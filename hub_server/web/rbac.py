@@ -48,7 +48,7 @@ async def _page(
     wish: dict[str, Any] | None = None,
     status: int = 200,
 ) -> Response:
-    tenant, detail, context = await context_of(visit, "rbac")
+    _, detail, context = await context_of(visit, "rbac")
     view = (
         await visit.services.rbac.view(visit.actor, visit.cluster_id, missing=missing)
         if context["may"]["manage"]
@@ -91,7 +91,11 @@ async def make(visit: Visit) -> Response:
     columns = [visit.fields(f"custom_{name}") for name in CUSTOM]
     rows = [dict(zip(CUSTOM, row, strict=True)) for row in zip(*columns, strict=False)]
     rows = [row for row in rows if row["resources"] or row["verbs"]]
-    wish = {"presets": visit.fields("preset"), "namespaces": words(visit.field("namespaces")), "custom": rows}
+    wish: dict[str, Any] = {
+        "presets": visit.fields("preset"),
+        "namespaces": words(visit.field("namespaces")),
+        "custom": rows,
+    }
     custom: list[dict[str, Any]] = []
     for row in rows:
         rule: dict[str, Any] = {

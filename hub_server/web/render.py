@@ -7,7 +7,7 @@ nobody may frame a page, nothing is kept in shared caches.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,8 @@ FOLDER = Path(__file__).resolve().parent
 STATIC = FOLDER / "static"
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -99,12 +100,11 @@ def countdown(seconds: float) -> str:
 
 def size(octets: float) -> str:
     """`310 MB`, `1.2 GB`; powers of ten, as networks count."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if octets < 1000:
-            break
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while octets >= 1000 and len(units) > 1:
         octets /= 1000
-    else:
-        unit = "TB"
+        del units[0]
+    unit = units[0]
     return f"{octets:.0f} {unit}" if unit == "B" or octets >= 100 else f"{octets:.1f} {unit}"
 
 
@@ -114,7 +114,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def time_tag(at: float, now: float, kind: str = "age", id: str = "") -> Markup:
-    """A time that the page's script keeps true: `age` since, `clock` since, `until` counts down, `due` likewise in words."""
+    """A time that the page's script keeps true: `age` since, `clock` since, `until` counts down, `due` in words."""
     words = {
         "age": lambda: age(now - at),
         "clock": lambda: countdown(now - at),
@@ -129,9 +129,13 @@ def time_tag(at: float, now: float, kind: str = "age", id: str = "") -> Markup:
 
 def at_tag(at: float, style: str = "full") -> Markup:
     """A time that stands still."""
-    words = {"full": full, "clock": clock, "hour": hour, "minute": lambda at: moment(at).strftime("%d %b %H:%M")}[
-        style
-    ](at)
+    styles: dict[str, Callable[[float], str]] = {
+        "full": full,
+        "clock": clock,
+        "hour": hour,
+        "minute": lambda at: moment(at).strftime("%d %b %H:%M"),
+    }
+    words = styles[style](at)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(iso(at), full(at), words)
 
 

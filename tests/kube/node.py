@@ -258,7 +258,7 @@ def open_cluster(*, hosts: dict[str, str] | None = None, label: str = "cluster")
 
 
 def leftovers(sandbox_name: str) -> str:
-    """What a sandbox has left on this machine, empty when nothing: looked at by the tests after everything was closed."""
+    """What a sandbox has left on this machine, empty when nothing: looked at when everything was closed."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if sandbox_name in line]
     cgroups = [str(path / sandbox_name) for path in cgroup_hierarchies() if (path / sandbox_name).exists()]
     processes = subprocess.run(

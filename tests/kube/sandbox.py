@@ -125,8 +125,19 @@ class Sandbox:
 
     def _hold(self) -> None:
         holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            + [sys.executable, "-I", str(Path(__file__).with_name("init.py"))],
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                sys.executable,
+                "-I",
+                str(Path(__file__).with_name("init.py")),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -257,8 +268,21 @@ def cable(left: Sandbox, right: Sandbox, addresses: tuple[str, str]) -> tuple[st
     names = (f"to-{right.label}", f"to-{left.label}")
     made = unique("va"), unique("vb")
     subprocess.run(
-        ["ip", "link", "add", made[0], "netns", str(left.pid), "type", "veth"]
-        + ["peer", "name", made[1], "netns", str(right.pid)],
+        [
+            "ip",
+            "link",
+            "add",
+            made[0],
+            "netns",
+            str(left.pid),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            made[1],
+            "netns",
+            str(right.pid),
+        ],
         check=True,
     )
     for sandbox, old, new, address in zip((left, right), made, names, addresses, strict=True):

@@ -1,4 +1,4 @@
-"""gVisor's stack as wireguard-go offers it to programs (`tun/netstack`): main.go, built once for the loads of `netstack`.
+"""gVisor's stack as wireguard-go offers it to programs (`tun/netstack`): main.go, built for the loads of `netstack`.
 
 It is no daemon: `benchmarks/stacks.py` says how it is started.
 """
