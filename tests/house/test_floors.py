@@ -21,6 +21,7 @@ OF_THEIR_OWN = {
     "fuzz": "B72 and B73",
     "house": "this",
     "hub": "of hub_server",
+    "kube": "a real Kubernetes node, brought up and taken down",
     "property": "strategies that others share",
     "tools": "what the e2e tests run beside",
     "vectors": "numbers that others computed",
