@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from wgpy import __version__
-from wgpy.cli import capture, check, exec, fetch, interfaces, keylog, keys, nc, ping, proxy, show
 from wgpy.cli.parser import Parser
 from wgpy.errors import WgpyError
 
@@ -47,6 +46,8 @@ _EXAMPLES = """\
 
 def daemon_main(arguments: Sequence[str] | None = None) -> int:
     """`wireguard-py [-f|--foreground] IFACE`: the exit code."""
+    from wgpy.cli import interfaces
+
     parser = Parser(
         prog="wireguard-py",
         description="Hold a WireGuard interface in userspace; configure it with wg or wg-quick.",
@@ -64,6 +65,8 @@ def daemon_main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """The command line of `wgpy`."""
+    from wgpy.cli import capture, check, exec, fetch, interfaces, keylog, keys, nc, ping, proxy, show
+
     parser = Parser(prog="wgpy", description="WireGuard in Python, for people.", examples=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"wgpy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
