@@ -44,7 +44,7 @@ def test_the_python_blocks_of_the_readme_are_the_examples() -> None:
     assert sorted(blocks("python")) == sorted(EXAMPLES.values())
 
 
-@pytest.mark.parametrize("name", ["embedded.py", "engine.py"])
+@pytest.mark.parametrize("name", ["embedded.py", "engine.py", "userspace.py"])
 def test_the_examples_without_an_interface_run(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "tests/examples" / name)],
