@@ -210,11 +210,50 @@ def test_the_default_rights_are_narrow() -> None:
     }
 
 
+def test_every_role_is_bound_to_the_accounts_of_the_release_and_to_nobody_else() -> None:
+    """A23: no binding refers to a role of somebody else, none names a user, a group or another namespace."""
+    for name in CI:
+        objects = render(*with_ci(name))
+        roles = {
+            (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"])
+            for kind in ("Role", "ClusterRole") for one in of_kind(objects, kind)
+        }  # fmt: skip
+        accounts = {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")}
+        bound = set()
+        for kind in ("RoleBinding", "ClusterRoleBinding"):
+            for one in of_kind(objects, kind):
+                bound.add((one["roleRef"]["kind"], one["metadata"].get("namespace"), one["roleRef"]["name"]))
+                for subject in one["subjects"]:
+                    assert subject["kind"] == "ServiceAccount"
+                    assert (subject["namespace"], subject["name"] in accounts) == ("daalu-edge", True)
+        assert bound == roles, name
+
+
+def test_no_rule_of_the_chart_is_a_star_or_leads_to_more() -> None:
+    """A23: no `*`, no impersonation, no secret but the one, no write but to the two objects, by name."""
+    for name in CI:
+        if name == "namespaces":
+            continue  # that one shows what an owner may add
+        for one in render(*with_ci(name)):
+            for rule in one.get("rules", []):
+                words = {word for field in rule.values() for word in field}
+                assert not words & {"*", "impersonate", "escalate", "bind", "create", "delete", "update"}
+                if "secrets" in rule["resources"] or "patch" in rule["verbs"]:
+                    assert rule["resourceNames"] in (["daalu-edge-key"], ["daalu-edge-config"])
+
+
 def test_rights_can_be_narrowed_widened_and_left_out() -> None:
     """A23: namespaces get roles of their own and nothing cluster-wide is left but the nodes."""
     objects = render(*with_ci("namespaces"))
     batch = {("batch", what, "", verb) for what in ("jobs", "cronjobs") for verb in ("get", "list", "watch")}
-    assert rules_of(objects, "ClusterRole", "daalu-edge:daalu-edge:read") == NODES | batch
+    assert rules_of(objects, "ClusterRole", "daalu-edge:daalu-edge:read") == NODES
+    assert rules_of(objects, "ClusterRole", "daalu-edge:daalu-edge:extra") == batch
+    [extra] = [one for one in of_kind(objects, "Role") if one["metadata"]["name"] == "daalu-edge-extra"]
+    assert extra["metadata"]["namespace"] == "b"
+    assert rules_of(objects, "Role", "daalu-edge-extra") == {
+        ("apps", what, "", "patch") for what in ("deployments", "deployments/scale", "statefulsets")
+    }
+    assert all("namespace" not in rule for one in objects for rule in one.get("rules", []))
     inside = [one for one in of_kind(objects, "Role") if one["metadata"]["name"] == "daalu-edge-read"]
     assert [one["metadata"]["namespace"] for one in inside] == ["a", "b"]
     assert rules_of(objects, "Role", "daalu-edge-read") == READ
