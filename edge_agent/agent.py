@@ -166,7 +166,7 @@ class Agent:
                     on_ask=control.reconnect,
                     set_mtu=None if settings.mtu else tunnel.set_mtu,
                 )
-                proxy = ApiProxy(self._kube, facts, tunnel.hub_addresses())
+                proxy = ApiProxy(settings, self._kube, facts, tunnel.hub_addresses())
                 listeners = await tunnel.listen(settings.proxy_port)
                 nursery.start_soon(tunnel.run)
                 nursery.start_soon(beats.run)

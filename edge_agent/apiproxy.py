@@ -3,7 +3,7 @@
     hub -> tunnel:7443 -> h11 -> headers (allow-list) + our account's token -> kube -> API server
     API server -> h11 -> headers (allow-list) -> tunnel -> hub             each piece is sent before the next is read
 
-Only the hub's addresses are answered and only the one API server is dialled. A hub that hangs up ends the request at
+Only the hub's addresses are answered, only the one API server is dialled, and our own key is not shown (`headers`). A hub that hangs up ends the request at
 the API server at once. Upgrades (exec, attach, port-forward) are refused in `headers`; their relay will stand beside
 `_relay`.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import h11
 import trio
 
-from edge_agent.headers import Refused, answer_fields, check_target, framing_of, request_fields
+from edge_agent.headers import Refused, answer_fields, check_target, framing_of, is_private, request_fields
 from edge_agent.http import Connection
 from edge_agent.kube import Kube, Unreachable
 from edge_agent.nursery import open_plain_nursery
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
     from edge_agent.facts import Facts
+    from edge_agent.settings import Settings
 
 __all__ = ["ApiProxy"]
 
@@ -42,8 +43,9 @@ _HANG_UP_ERRORS: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 class ApiProxy:
     """Answers the hub, and nobody else."""
 
-    def __init__(self, kube: Kube, facts: Facts, hub_addresses: Collection[str]) -> None:
+    def __init__(self, settings: Settings, kube: Kube, facts: Facts, hub_addresses: Collection[str]) -> None:
         """Serve requests from these addresses."""
+        self._settings = settings
         self._kube = kube
         self._facts = facts
         self._hub_addresses = frozenset(hub_addresses)
@@ -60,7 +62,7 @@ class ApiProxy:
             _log.warning("refused a connection from %s, who is not the hub", remote)
             await trio.aclose_forcefully(stream)
             return
-        conversation = _Conversation(self._kube, self._facts, stream)
+        conversation = _Conversation(self._settings, self._kube, self._facts, stream)
         self._open += 1
         try:
             if self._open > _MOST_STREAMS:
@@ -86,7 +88,8 @@ class _Conversation:
         must_reset: an answer was cut short: the hub must not take it for the whole.
     """
 
-    def __init__(self, kube: Kube, facts: Facts, stream: trio.abc.HalfCloseableStream) -> None:
+    def __init__(self, settings: Settings, kube: Kube, facts: Facts, stream: trio.abc.HalfCloseableStream) -> None:
+        self._settings = settings
         self._kube = kube
         self._facts = facts
         self._stream = stream
@@ -125,6 +128,8 @@ class _Conversation:
         fields = [(bytes(name), bytes(value)) for name, value in request.headers]
         try:
             check_target(bytes(request.target))
+            if is_private(request.method, request.target, self._settings.namespace, self._settings.config_map):
+                raise Refused("what the tunnel itself lives on is neither shown nor changed through it")
             head = request_fields(fields)
         except Refused as problem:
             await self._refuse(403, "Forbidden", str(problem), cause="Refused")

@@ -116,7 +116,12 @@ class _Checks:
 
     async def handshake(self) -> Finding:
         """Ask the running edge beside us; UDP cannot be probed without its key."""
-        url = await self._edge()
+        try:
+            url = await self._edge()
+        except KubeError as problem:
+            if problem.status == 403 and self._settings.read_namespaces:
+                return Finding(None, "pods of this namespace may not be listed: ask for it in the edge's own pod")
+            raise
         if url is None:
             return Finding(False, "no edge pod is running; look at `kubectl get pods` in the edge's namespace")
         try:
@@ -147,10 +152,14 @@ class _Checks:
         return Finding(True, f"the API server is {await self._kube.version()}")
 
     async def permissions(self) -> Finding:
-        wanted = [("list", "pods", ""), ("list", "nodes", ""), ("list", "deployments", "apps"), ("get", "pods/log", "")]
-        missing = [
-            f"{verb} {what}" for verb, what, group in wanted if not await self._kube.may(verb, what, group=group)
-        ]
+        wanted = [("list", "pods", ""), ("list", "deployments", "apps"), ("get", "pods/log", "")]
+        places = [one for one in self._settings.read_namespaces.split(",") if one] or [""]
+        missing = [] if await self._kube.may("list", "nodes") else ["list nodes"]
+        for place in places:
+            where = f" in {place}" if place else ""
+            for verb, what, group in wanted:
+                if not await self._kube.may(verb, what, group=group, namespace=place):
+                    missing.append(f"{verb} {what}{where}")
         if missing:
             return Finding(
                 False, f"ApiForbidden: our account may not {', '.join(missing)}; see rbac in the chart's values"

@@ -17,6 +17,7 @@ __all__ = [
     "Refused",
     "answer_fields",
     "check_target",
+    "is_private",
     "framing_of",
     "request_fields",
 ]
@@ -82,6 +83,26 @@ def check_target(target: bytes) -> None:
         raise Refused("encoded slashes are not allowed in a path")
     if b"" in segments[:-1] or b"." in segments or b".." in segments or _UNCLEAN.search(decoded):
         raise Refused("empty, '.' and '..' segments and control characters are not allowed in a path")
+
+
+def is_private(method: bytes, target: bytes, namespace: str, config_map: str) -> bool:
+    """Whether a request, whose target was checked, touches what the tunnel itself lives on.
+
+    Our account may read the Secret with the private key, and patch our ConfigMap: for us, not for whoever asks through
+    the tunnel. So no Secret of our namespace is shown, neither by name nor in a list of all, and the ConfigMap is not
+    changed.
+    """
+    path = urllib.parse.unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
+    segments = path.strip("/").split("/")
+    if segments[:2] != ["api", "v1"]:
+        return False
+    rest = segments[3:] if segments[2:3] == ["watch"] else segments[2:]
+    if rest[:1] == ["secrets"]:
+        return True
+    if rest[:2] != ["namespaces", namespace]:
+        return False
+    is_config = rest[2:3] == ["configmaps"] and rest[3:4] in ([], [config_map])
+    return rest[2:3] == ["secrets"] or (is_config and method not in (b"GET", b"HEAD"))
 
 
 def _named_hop_by_hop(fields: list[tuple[bytes, bytes]]) -> set[bytes]:

@@ -61,6 +61,7 @@ SETTINGS: Final = (
     Setting("config-map", "DAALU_CONFIG_MAP", "daalu-edge-config", "ConfigMap with the public configuration"),
     Setting("secret-dir", "DAALU_SECRET_DIR", "", "where the Secret is mounted"),
     Setting("config-dir", "DAALU_CONFIG_DIR", "", "where the ConfigMap is mounted"),
+    Setting("read-namespaces", "DAALU_READ_NAMESPACES", "", "read in these namespaces only, with commas, for `doctor`"),
     Setting("deployment", "DAALU_DEPLOYMENT", "", "our own Deployment, looked at when we are stopped"),
     Setting("job", "DAALU_JOB", "", "name of the bootstrap Job, for the hub's texts"),
     Setting("mode", "DAALU_WG_MODE", "userspace", "how packets leave the tunnel", choices=("userspace", "tun")),
@@ -101,6 +102,7 @@ class Settings:
     config_map: str = "daalu-edge-config"
     secret_dir: str = ""
     config_dir: str = ""
+    read_namespaces: str = ""
     deployment: str = ""
     job: str = ""
     mode: str = "userspace"

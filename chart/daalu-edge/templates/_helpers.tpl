@@ -160,6 +160,10 @@ capabilities:
   value: {{ include "daalu-edge.configName" . }}
 - name: DAALU_CLUSTER_IDENTITY
   value: {{ .Values.clusterIdentity.enabled | quote }}
+{{- with .Values.rbac.namespaces }}
+- name: DAALU_READ_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
 - name: DAALU_CHART_VERSION
   value: {{ .Chart.Version | quote }}
 - name: DAALU_LOG_LEVEL
