@@ -35,7 +35,7 @@ test-long: $(VENV)/installed ## The tests that take minutes: rekeying, expiry, r
 lint: $(VENV)/installed ## ruff, mypy and the floors of the architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy wgpy
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 $(VENV)/bench-installed: $(VENV)/installed
