@@ -22,7 +22,7 @@ def test_a_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
 def test_a_spoilt_file_is_refused_and_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "master.key"
     path.write_text(content)
-    with pytest.raises(ValueError, match="master.key"):
+    with pytest.raises(ValueError, match=r"master\.key"):
         ensure_secret(path)
     assert path.read_text() == content
 

@@ -56,7 +56,7 @@ def test_it_stays_as_long_as_it_serves(tmp_path: Path) -> None:
     assert first.chain.read_bytes() == before
 
 
-@pytest.mark.parametrize("days, names", [(380, NAMES), (0, ("new.example",))], ids=["late", "another name"])
+@pytest.mark.parametrize(("days", "names"), [(380, NAMES), (0, ("new.example",))], ids=["late", "another name"])
 def test_it_is_renewed_under_the_same_ca(tmp_path: Path, days: int, names: tuple[str, ...]) -> None:
     first = tls.ensure_own(tmp_path / "tls", NAMES)
     before = first.chain.read_bytes()
