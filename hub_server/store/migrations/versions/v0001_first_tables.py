@@ -63,7 +63,6 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=100), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("ipv6", sa.Boolean(), server_default=sa.text("1"), nullable=False),
-        sa.Column("hold_new_clusters", sa.Boolean(), server_default=sa.text("0"), nullable=False),
         sa.Column("kubeconfig_max_ttl", sa.Float(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
@@ -410,4 +409,3 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("status_samples", schema=None) as batch_op:
         batch_op.create_index("ix_status_samples_minute", ["minute"], unique=False)
-
