@@ -89,12 +89,14 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] in ("http", "websocket"):
-            scope["client"] = self._visitor(scope)
-            if scope["path"].startswith("/k8s/"):
-                await self._kubectl(scope, receive, send)
-                return
-        await self._site(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        scope["client"] = self._visitor(scope)
+        if scope["path"].startswith("/k8s/"):
+            await self._kubectl(scope, receive, send)
+        else:
+            await self._site(scope, receive, send)
 
     def _visitor(self, scope: Scope) -> tuple[str, int]:
         """Who is at the other end: of proxies that we trust, the one that none of them is."""
@@ -108,6 +110,15 @@ class Door:
             if hop not in self._trusted:
                 break
         return host, port
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """What is to be started and stopped is `open_hub`'s: the server's own beginning and end have no meaning here."""
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
 
 
 class _HttpConfig(anycorn.Config):
@@ -173,15 +184,12 @@ def _certificate(settings: Settings) -> tuple[tls.Certificate | None, tuple[Path
 
 
 @contextlib.asynccontextmanager
-async def open_hub(
-    settings: Settings, *, now: Callable[[], float] = time.time, shutdown: trio.Event | None = None
-) -> AsyncIterator[Hub]:
-    """Run a hub until the block ends.
+async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) -> AsyncIterator[Hub]:
+    """Run a hub until the block ends; then open requests have their time, `settings.drain`.
 
     Args:
         settings: all of them.
         now: the hub's clock, Unix seconds.
-        shutdown: set to stop taking connections and let open requests end; the block is cancelled after that.
 
     Raises:
         AlreadyRunning: another hub has this data folder.
@@ -189,7 +197,6 @@ async def open_hub(
         ValueError: a file of the data folder holds something else.
     """
     lock = await trio.to_thread.run_sync(lock_folder, settings.data)
-    shutdown = trio.Event() if shutdown is None else shutdown
     try:
         with _listen(settings.listen) as listener:
             port = listener.getsockname()[1]
@@ -211,7 +218,7 @@ async def open_hub(
                     endpoints=settings.wireguard_endpoints,
                     ca_pem=certificate.ca_pem if certificate is not None else None,
                 )
-                async with _running(core, bytes(key), _HttpConfig(listener, certificate, settings.drain), shutdown) as (
+                async with _running(core, bytes(key), _HttpConfig(listener, certificate, settings.drain)) as (
                     hub,
                     config,
                     nursery,
@@ -225,7 +232,7 @@ async def open_hub(
 
 @contextlib.asynccontextmanager
 async def _running(
-    core: Core, private_key: bytes, config: _HttpConfig, shutdown: trio.Event
+    core: Core, private_key: bytes, config: _HttpConfig
 ) -> AsyncIterator[tuple[Hub, _HttpConfig, trio.Nursery]]:
     settings = core.settings
     presence = Presence(core)
@@ -248,16 +255,20 @@ async def _running(
         proxy = KubeProxy(wire, services.kubectl.authorize, services.kubectl.record, wall_clock=core.now)
         door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies))
 
+        shutdown, drained = trio.Event(), trio.Event()
+
         async def stop() -> None:
             await shutdown.wait()
             core.live.close()
 
         async def serve_http(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
             await anycorn.serve(_framework(door), config, shutdown_trigger=stop, task_status=task_status, mode="asgi")
+            drained.set()
 
         await nursery.start(serve_http)
         yield Hub(settings.public_url, core, services, presence, password), config, nursery
         shutdown.set()
+        await drained.wait()
         nursery.cancel_scope.cancel()
 
 
@@ -293,9 +304,7 @@ def site(core: Core, joining: Joining, services: Services) -> Application:
 
 async def serve(settings: Settings, announce: Callable[[Hub], None], stopping: trio.Event) -> None:
     """Run a hub until `stopping` is set: then drain and end."""
-    drained = trio.Event()
-    async with open_hub(settings, shutdown=drained) as hub:
+    async with open_hub(settings) as hub:
         announce(hub)
         await stopping.wait()
         _log.info("stopping: open requests have %g s", settings.drain)
-        drained.set()
