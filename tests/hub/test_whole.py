@@ -142,11 +142,11 @@ async def test_a_hub_that_was_restarted_has_its_clusters_back(tmp_path: Path) ->
             port, password = whole.hub.core.wire.port, whole.password  # type: ignore[union-attr]
             async with running_edge(settings):
                 address = (await whole.until_phase(invite.cluster_id, "connected")).address
-        async with running_edge(settings):
-            async with whole_hub(tmp_path, password=password, wireguard_port=port) as whole:
-                row = await whole.until_phase(invite.cluster_id, "connected")
-                assert row.address == address
-                assert row.open_alerts == 0
+        more = {"password": password, "wireguard_port": port}
+        async with running_edge(settings), whole_hub(tmp_path, **more) as whole:
+            row = await whole.until_phase(invite.cluster_id, "connected")
+            assert row.address == address
+            assert row.open_alerts == 0
 
 
 async def test_a_deleted_cluster_is_gone_at_once(tmp_path: Path) -> None:

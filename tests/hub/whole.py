@@ -1,4 +1,4 @@
-"""A whole hub in this process, and whole edges that join it: real TLS, real WireGuard on loopback, a fake API server."""
+"""A whole hub in this process, and edges that join it: real TLS, real WireGuard on loopback, a fake API server."""
 
 from __future__ import annotations
 
