@@ -151,18 +151,21 @@ async def test_a_hub_that_was_restarted_has_its_clusters_back(tmp_path: Path) ->
 
 async def test_a_deleted_cluster_is_gone_at_once(tmp_path: Path) -> None:
     """A36: peer, kubeconfig, lease; the edge is told when it asks."""
-    async with whole_hub(tmp_path) as whole, open_kube() as kube:
-        async with joined_edge(whole, kube, tmp_path / "edge") as cluster_id:
-            actor = await whole.reauthenticated()
-            issued = await whole.services.kubectl.issue_kubeconfig(actor, cluster_id)
-            token = issued.yaml.partition('token: "')[2].partition('"')[0]
-            address = (await whole.row(cluster_id)).address
-            await whole.services.clusters.delete(actor, cluster_id, confirm_name="acme")
-            assert whole.hub.core.wire.facts(cluster_id) is None  # type: ignore[union-attr]
-            async with whole.client(headers={"Authorization": f"Bearer {token}"}) as client:
-                assert (await client.get(f"/k8s/clusters/{cluster_id}/version")).status_code == 401
-            other = await whole.invite("acme")
-            settings = edge_settings(whole, kube, tmp_path / "other", other.token)
-            kube.install()
-            assert (await redeem(settings))[0] == 0
-            assert (await whole.row(other.cluster_id)).address != address, "a freed address rests for a day"
+    async with (
+        whole_hub(tmp_path) as whole,
+        open_kube() as kube,
+        joined_edge(whole, kube, tmp_path / "edge") as cluster_id,
+    ):
+        actor = await whole.reauthenticated()
+        issued = await whole.services.kubectl.issue_kubeconfig(actor, cluster_id)
+        token = issued.yaml.partition('token: "')[2].partition('"')[0]
+        address = (await whole.row(cluster_id)).address
+        await whole.services.clusters.delete(actor, cluster_id, confirm_name="acme")
+        assert whole.hub.core.wire.facts(cluster_id) is None  # type: ignore[union-attr]
+        async with whole.client(headers={"Authorization": f"Bearer {token}"}) as client:
+            assert (await client.get(f"/k8s/clusters/{cluster_id}/version")).status_code == 401
+        other = await whole.invite("acme")
+        settings = edge_settings(whole, kube, tmp_path / "other", other.token)
+        kube.install()
+        assert (await redeem(settings))[0] == 0
+        assert (await whole.row(other.cluster_id)).address != address, "a freed address rests for a day"
