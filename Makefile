@@ -21,9 +21,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fast,edge,hub]' --group dev
 	@touch $@
 
-demo: demo-tunnel ## Two devices, a real handshake, 100 MB; no root needed
+demo: $(VENV)/installed ## A hub, an edge, kubectl through the tunnel; no root, no cluster (DEMO_ONCE=1, DEMO_CONTEXT=NAME)
+	@$(BIN)/python -m benchmarks.demo_hub
 
-demo-tunnel: $(VENV)/installed ## The same: the demonstration of the library
+demo-tunnel: $(VENV)/installed ## Two wgpy devices, a real handshake, 100 MB; no root needed
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/installed ## Every test that this machine can run; what was left out is listed at the end
@@ -35,7 +36,7 @@ test-long: $(VENV)/installed ## The tests that take minutes: rekeying, expiry, r
 lint: $(VENV)/installed ## ruff, mypy and the floors of the architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy wgpy
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 $(VENV)/bench-installed: $(VENV)/installed

@@ -1,1 +1,3 @@
-"""The hub: where operators invite, see and reach private clusters. Empty until the hub and edge exist."""
+"""The hub: where operators invite, see and reach private clusters."""
+
+__version__ = "0.1.0"

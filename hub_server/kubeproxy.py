@@ -40,7 +40,8 @@ from hub_server.domain.headers import (
     upgrade_untrusted,
 )
 from hub_server.domain.records import ProxyGrant, ProxyRecord
-from hub_server.upstream import EdgeFault, Upstream, unwrapped
+from hub_server.nursery import unwrapped
+from hub_server.upstream import EdgeFault, Upstream
 from hub_server.wire import Wire
 
 __all__ = ["Authorize", "KubeProxy", "Limits", "Refusal", "identity_fields"]

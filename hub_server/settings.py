@@ -42,7 +42,10 @@ class Settings(BaseModel):
         Path("daalu-hub-data"), description="Folder of database, keys and certificate; made on first start."
     )
     database: str = Field("", description="Address of the database; empty: SQLite in the data folder.")
-    public_url: str = Field("https://localhost:8443", description="How browsers, kubectl and edges reach this hub.")
+    public_url: str = Field(
+        "",
+        description="How browsers, kubectl and edges reach this hub. Empty: https://localhost and the port of listen.",
+    )
     listen: str = Field("0.0.0.0:8443", description="Address and port of HTTPS.")
     tls: bool = Field(
         True, description="Serve TLS. False only on a loopback address, for tests or behind a local proxy."
@@ -78,6 +81,8 @@ class Settings(BaseModel):
     @classmethod
     def _check_public_url(cls, value: str) -> str:
         parts = urlsplit(value)
+        if not value:
+            return value
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError("must be https://HOST[:PORT] and nothing else")
         return value.rstrip("/")

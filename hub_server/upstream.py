@@ -8,17 +8,18 @@ the request may be repeated. Everything that comes is hostile: heads are bounded
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import h11
 import trio
 
 from hub_server.domain.headers import Fields
+from hub_server.nursery import unwrapped
 from hub_server.wire import Wire
 
-__all__ = ["Answer", "EdgeFault", "Upstream", "unwrapped"]
+__all__ = ["Answer", "EdgeFault", "Upstream"]
 
 _READ: Final = 256 * 1024
 _HEAD: Final = 64 * 1024
@@ -35,19 +36,6 @@ class EdgeFault(Exception):
 
 class _Stale(Exception):
     """A kept connection was dead."""
-
-
-@contextmanager
-def unwrapped() -> Iterator[None]:
-    """Raise the one exception of a group as it is: that there is a nursery inside is nobody's business."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        _, others = group.split(trio.Cancelled)
-        if others is None or len(others.exceptions) > 1:
-            raise
-        alone = others.exceptions[0]
-        raise alone from alone.__cause__
 
 
 class _Connection:

@@ -1,7 +1,6 @@
 """Who asks: passwords, cookies, tokens, and the middleware that turns them into an `Actor`.
 
 For pages: `request.state.actor` is an Actor or None. Unsafe methods of a signed-in browser must carry the actor's
-`csrf` as form field `csrf` or header `X-CSRF-Token`, else the middleware answers 403; the form stays readable for the
-handler. Sign-in: `signed_in = await services.accounts.sign_in(...)`, then `cookies.set_session(response,
-signed_in.cookie)`.
+`csrf` as form field `csrf` or header `X-CSRF-Token`; `web.site` and `api` refuse them else, before a handler runs.
+Sign-in: `signed_in = await services.accounts.sign_in(...)`, then `cookies.set_session(response, signed_in.cookie)`.
 """

@@ -12,6 +12,7 @@ from hub_server.domain.reasons import Reason
 from hub_server.domain.status import Phase
 
 REASSURE_AFTER, HINT_AFTER, CAUSES_AFTER = 30.0, 120.0, 300.0
+PATIENCE = 5.0  # seconds in which a handshake is confirmed or tried again
 
 StepKey = Literal["invited", "redeemed", "key", "packet", "handshake", "api"]
 
@@ -139,6 +140,8 @@ def known(facts: Facts) -> str:
         return "The token has not been used yet: the bootstrap Job has not reached the hub."
     if facts.first_packet_at is None:
         return "The token was redeemed, but no WireGuard packet has arrived."
+    if facts.now - facts.first_packet_at < PATIENCE:
+        return "The first packet has arrived: the handshake is on its way."
     if facts.reason is Reason.CLOCK_SKEW:
         return "Handshakes arrive with a timestamp that the hub refuses: the node's clock is off."
     return "Handshakes arrive but are never confirmed: the Secret may hold another key than the hub knows."

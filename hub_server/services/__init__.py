@@ -15,8 +15,11 @@ from hub_server.services.alerts import Alerts
 from hub_server.services.auditlog import AuditLog
 from hub_server.services.channels import Channels
 from hub_server.services.clusters import Clusters
+from hub_server.services.core import Core
+from hub_server.services.idempotence import Idempotence
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.live import Live
+from hub_server.services.presence import Presence
 from hub_server.services.rbac import Rbac
 from hub_server.services.tenants import Tenants
 from hub_server.services.tokens import Tokens
@@ -35,6 +38,27 @@ class Services:
     channels: Channels
     tokens: Tokens
     audit: AuditLog
+    idempotence: Idempotence
     live: Live
     now: Callable[[], float]  # the hub's clock, Unix seconds
     public_url: str  # of this hub, without a slash at the end
+
+
+def build(core: Core, presence: Presence) -> Services:
+    """Every service on one core."""
+    kubectl = Kubectl(core, presence)
+    return Services(
+        accounts=Accounts(core),
+        tenants=Tenants(core),
+        clusters=Clusters(core, presence),
+        alerts=Alerts(core),
+        rbac=Rbac(core, presence, kubectl),
+        kubectl=kubectl,
+        channels=Channels(core),
+        tokens=Tokens(core),
+        audit=AuditLog(core),
+        idempotence=Idempotence(core),
+        live=core.live,
+        now=core.now,
+        public_url=core.settings.public_url,
+    )

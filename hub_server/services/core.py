@@ -61,6 +61,7 @@ class Core:
     endpoints: tuple[str, ...]
     ca_pem: str | None = None
     wire: Wire | None = None
+    config_changed: Callable[[str], None] = lambda _cluster_id: None  # tells an edge that is connected
     random: Callable[[int], bytes] = field(default=secrets.token_bytes)
 
     def id(self, prefix: str) -> str:

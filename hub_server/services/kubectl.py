@@ -1,27 +1,360 @@
-"""kubectl: the panel, kubeconfigs, and who may send a request through the tunnel."""
+"""kubectl: the panel, kubeconfigs, and who may send a request through the tunnel.
+
+A kubeconfig holds a `dlk_` token that is bound to one user and one cluster; its hash alone is kept, and every request
+reads user, role and cluster anew. What went through the tunnel is audited in batches by `write_records`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+import secrets
+from typing import Any, Final
+
+import structlog
+import trio
+from sqlalchemy import Connection, insert, select, update
+
+from hub_server import audit
+from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
+from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
+from hub_server.domain.roles import Right, Role, allows
+from hub_server.domain.status import Phase
+from hub_server.panel import run_panel
+from hub_server.services.accounts import TOUCH_EVERY
+from hub_server.services.core import Core
+from hub_server.services.presence import Presence, Row
 from hub_server.services.views import Actor, IssuedKubeconfig, KubeconfigView, PanelAnswer
+from hub_server.store import schema
+from hub_server.wire import Wire
+
+TOKEN_PREFIX: Final = "dlk_"
+MOST_LIVE: Final = 50  # kubeconfigs of a user for a cluster
+_LINE_LIMIT: Final = 4096
+_RECORDS: Final = 50_000  # waiting for the database
+_GATHER: Final = 0.25  # seconds
+
+log = structlog.get_logger("hub.kubectl")
 
 
 class Kubectl:
     """kubectl: the panel, kubeconfigs, and who may send a request through the tunnel."""
 
+    def __init__(self, core: Core, presence: Presence) -> None:
+        """Stand on the core, and know rows from presence."""
+        self._core = core
+        self._presence = presence
+        self._records: list[ProxyRecord] = []
+        self._wake = trio.Event()
+
+    # --- the panel ---------------------------------------------------------------------------------------------------
+
     async def run_panel(self, actor: Actor, cluster_id: str, line: str) -> PanelAnswer:
         """Run what was typed after `kubectl`. Raises Forbidden, EdgeUnreachable; a refused line is an answer."""
-        raise NotImplementedError
+        core = self._core
+        row = await self._seen(actor, cluster_id, Right.PANEL, "panel.run")
+        if len(line) > _LINE_LIMIT:
+            raise Invalid("line", f"a line has at most {_LINE_LIMIT} characters")
+        wire = self.wire_to(row)
+        slug = await core.database.read(_slug_of, row.tenant_id)
+        grant = ProxyGrant(
+            user_id=actor.id,
+            email=actor.email,
+            tenant_id=row.tenant_id,
+            tenant_slug=slug,
+            cluster_id=cluster_id,
+            role=actor.roles[row.tenant_id].value,
+        )
+        begin = trio.current_time()
+        result = await run_panel(line, wire, grant, wall_clock=core.now)
+        entry = core.entry(
+            actor,
+            row.tenant_id,
+            "panel.run",
+            result="refused" if result.refused else str(result.exit_code),
+            cluster_id=cluster_id,
+            # The words, never what follows `--`-like values of secrets: the grammar of the panel knows no secret.
+            target=line[:500],
+            detail={"octets": len(result.output), "ms": round((trio.current_time() - begin) * 1000)},
+        )
+        await core.database.write(audit.append, entry)
+        return _answer(result)
+
+    def wire_to(self, row: Row) -> Wire:
+        """The wire, if this cluster can be asked now.
+
+        Raises:
+            EdgeUnreachable: its tunnel is down.
+        """
+        wire = self._core.wire
+        if not isinstance(wire, Wire) or row.status.phase not in (Phase.CONNECTED, Phase.RECONNECTING):
+            raise EdgeUnreachable(f"the tunnel of {row.name} is down", code="tunnel_down")
+        return wire
+
+    # --- kubeconfigs -------------------------------------------------------------------------------------------------
 
     async def kubeconfigs(self, actor: Actor, cluster_id: str) -> tuple[KubeconfigView, ...]:
         """Own kubeconfigs; an admin sees all."""
-        raise NotImplementedError
+        row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfigs.list")
+        owner = None if actor.may(row.tenant_id, Right.MANAGE) else actor.id
+        return await self._core.database.read(_kubeconfigs, cluster_id, owner)
 
     async def issue_kubeconfig(
         self, actor: Actor, cluster_id: str, *, ttl: float | None = None, stream: bool = False
     ) -> IssuedKubeconfig:
         """Make a kubeconfig. Needs re-authentication."""
-        raise NotImplementedError
+        core = self._core
+        row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfig.issue", reauth=True)
+        if actor.kind != "user":
+            raise Forbidden("a kubeconfig belongs to a person: sign in as one")
+        stream = stream or actor.may(row.tenant_id, Right.STREAM)
+        if stream and not actor.may(row.tenant_id, Right.STREAM):
+            raise Forbidden("your role may not open streams (exec, attach, port-forward)")
+        token, kubeconfig_id, now = TOKEN_PREFIX + secrets.token_urlsafe(32), core.id("kc"), core.now()
+        ttl = core.settings.kubeconfig_ttl if ttl is None else ttl
+
+        def work(connection: Connection) -> tuple[str, str]:
+            tenants, clusters = schema.tenants, schema.clusters
+            tenant = connection.execute(select(tenants).where(tenants.c.id == row.tenant_id)).one()
+            if not 0 < ttl <= tenant.kubeconfig_max_ttl:
+                hours = tenant.kubeconfig_max_ttl / 3600
+                raise Invalid("ttl", f"a kubeconfig of this tenant lives for at most {hours:g} hours")
+            live = select(clusters.c.name).where(clusters.c.id == cluster_id, clusters.c.deleted_at.is_(None))
+            name = connection.execute(live).scalar_one_or_none()
+            if name is None:
+                raise NotFound()
+            mine = [one for one in _kubeconfigs(connection, cluster_id, actor.id) if one.revoked_at is None]
+            if sum(one.expires_at > now for one in mine) >= MOST_LIVE:
+                raise Conflict(f"you hold {MOST_LIVE} kubeconfigs of this cluster already: revoke some")
+            connection.execute(
+                insert(schema.kubeconfig_tokens).values(
+                    id=kubeconfig_id,
+                    tenant_id=row.tenant_id,
+                    cluster_id=cluster_id,
+                    user_id=actor.id,
+                    hash=_digest(token),
+                    created_at=now,
+                    expires_at=now + ttl,
+                    stream=stream,
+                )
+            )
+            entry = core.entry(
+                actor,
+                row.tenant_id,
+                "kubeconfig.issue",
+                cluster_id=cluster_id,
+                target=kubeconfig_id,
+                detail={"ttl": ttl, "stream": stream},
+            )
+            audit.append(connection, entry)
+            return tenant.slug, name
+
+        slug, name = await core.database.write(work)
+        context = f"{slug}-{re.sub(r'[^a-z0-9-]+', '-', name.casefold())}"
+        server = f"{core.settings.public_url}/k8s/clusters/{cluster_id}"
+        return IssuedKubeconfig(
+            id=kubeconfig_id,
+            yaml=_kubeconfig(context, server, core.ca_pem, token),
+            filename=f"{context}.kubeconfig",
+            context=context,
+            expires_at=now + ttl,
+        )
 
     async def revoke_kubeconfig(self, actor: Actor, cluster_id: str, kubeconfig_id: str) -> None:
         """Dead at once."""
-        raise NotImplementedError
+        core = self._core
+        row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfig.revoke")
+        is_manager = actor.may(row.tenant_id, Right.MANAGE)
+
+        def work(connection: Connection) -> None:
+            table = schema.kubeconfig_tokens
+            found = (table.c.id == kubeconfig_id) & (table.c.cluster_id == cluster_id)
+            if not is_manager:
+                found &= table.c.user_id == actor.id
+            if connection.execute(select(table.c.id).where(found)).first() is None:
+                raise NotFound()
+            connection.execute(update(table).where(found, table.c.revoked_at.is_(None)).values(revoked_at=core.now()))
+            entry = core.entry(actor, row.tenant_id, "kubeconfig.revoke", cluster_id=cluster_id, target=kubeconfig_id)
+            audit.append(connection, entry)
+
+        await core.database.write(work)
+
+    async def _seen(self, actor: Actor, cluster_id: str, right: Right, action: str, *, reauth: bool = False) -> Row:
+        row = self._presence.rows.get(cluster_id)
+        tenant_id = row.tenant_id if row is not None else None
+        await self._core.permit(actor, tenant_id, right, action, cluster_id=cluster_id, reauth=reauth)
+        assert row is not None, "permit refuses what is not there"
+        return row
+
+    # --- kubectl's door ----------------------------------------------------------------------------------------------
+
+    async def authorize(self, cluster_id: str, token: str, method: str, path: str) -> ProxyGrant:
+        """Who sends this request; see `kubeproxy.Authorize`. Raises Unauthenticated, Forbidden, EdgeUnreachable."""
+        core = self._core
+        found = await core.database.read(_token, _digest(token)) if token.startswith(TOKEN_PREFIX) else None
+        now = core.now()
+        # One answer for a token that never was, is over, or is another cluster's.
+        if found is None or found.cluster_id != cluster_id or found.revoked_at is not None or now >= found.expires_at:
+            raise Unauthenticated("this kubeconfig is not valid (any more): download a new one from the hub")
+        role = Role(found.role) if found.role is not None else None
+        grants = frozenset({Right.STREAM.value}) if found.may_stream else frozenset[str]()
+        if not found.active or role is None or not allows(role, Right.KUBECONFIG, grants):
+            raise Unauthenticated("the owner of this kubeconfig has lost the right to it")
+        row = self._presence.rows.get(cluster_id)
+        if row is None:
+            raise Unauthenticated("this cluster was removed from the hub")
+        if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
+            await core.database.write(_touch, found.id, now)
+        self.wire_to(row)
+        return ProxyGrant(
+            user_id=found.user_id,
+            email=found.email,
+            tenant_id=found.tenant_id,
+            tenant_slug=found.slug,
+            cluster_id=cluster_id,
+            role=role.value,
+            stream=found.stream and allows(role, Right.STREAM, grants),
+        )
+
+    def record(self, record: ProxyRecord) -> None:
+        """Take a request for the audit. Those of nobody are logged by the server and not kept."""
+        if not record.tenant_id:
+            return
+        if len(self._records) >= _RECORDS:
+            log.error("the audit of requests cannot keep up", cluster=record.cluster_id, request=record.request_id)
+            return
+        self._records.append(record)
+        self._wake.set()
+
+    async def write_records(self) -> None:
+        """Write what was recorded, a batch in a transaction, until cancelled; the rest on the way out."""
+        try:
+            while True:
+                await self._wake.wait()
+                await trio.sleep(_GATHER)
+                self._wake = trio.Event()
+                await self._flush()
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(5):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        batch, self._records = self._records, []
+        if not batch:
+            return
+        try:
+            await self._core.database.write(_append_all, [_entry(record) for record in batch])
+        except Exception:
+            log.exception("writing the audit of requests")
+            self._records = batch + self._records
+            self._wake.set()
+
+
+def _answer(result: PanelResult) -> PanelAnswer:
+    return PanelAnswer(result.output, result.exit_code, result.refused, result.forbidden)
+
+
+def _kubeconfig(context: str, server: str, ca_pem: str | None, token: str) -> str:
+    """YAML that a stock kubectl reads; JSON strings are YAML strings."""
+    import base64
+
+    quoted = json.dumps
+    ca = "" if ca_pem is None else f"    certificate-authority-data: {base64.b64encode(ca_pem.encode()).decode()}\n"
+    return (
+        "apiVersion: v1\n"
+        "kind: Config\n"
+        f"current-context: {quoted(context)}\n"
+        "clusters:\n"
+        f"- name: {quoted(context)}\n"
+        "  cluster:\n"
+        f"    server: {quoted(server)}\n"
+        f"{ca}"
+        "users:\n"
+        f"- name: {quoted(context)}\n"
+        "  user:\n"
+        f"    token: {quoted(token)}\n"
+        "contexts:\n"
+        f"- name: {quoted(context)}\n"
+        "  context:\n"
+        f"    cluster: {quoted(context)}\n"
+        f"    user: {quoted(context)}\n"
+    )
+
+
+# --- units of work ---------------------------------------------------------------------------------------------------
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _slug_of(connection: Connection, tenant_id: str) -> str:
+    return str(connection.execute(select(schema.tenants.c.slug).where(schema.tenants.c.id == tenant_id)).scalar_one())
+
+
+def _kubeconfigs(connection: Connection, cluster_id: str, owner: str | None) -> tuple[KubeconfigView, ...]:
+    table, users = schema.kubeconfig_tokens, schema.users
+    query = select(table, users.c.email).join(users, users.c.id == table.c.user_id)
+    query = query.where(table.c.cluster_id == cluster_id).order_by(table.c.created_at.desc())
+    if owner is not None:
+        query = query.where(table.c.user_id == owner)
+    return tuple(
+        KubeconfigView(
+            id=row.id,
+            cluster_id=row.cluster_id,
+            user_id=row.user_id,
+            email=row.email,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            last_used_at=row.last_used_at,
+            revoked_at=row.revoked_at,
+            stream=row.stream,
+        )
+        for row in connection.execute(query)
+    )
+
+
+def _token(connection: Connection, digest: bytes) -> Any:
+    table, users, members, tenants = schema.kubeconfig_tokens, schema.users, schema.memberships, schema.tenants
+    is_member = (members.c.user_id == table.c.user_id) & (members.c.tenant_id == table.c.tenant_id)
+    query = (
+        select(table, users.c.email, users.c.active, members.c.role, members.c.stream.label("may_stream"))
+        .add_columns(tenants.c.slug)
+        .join(users, users.c.id == table.c.user_id)
+        .join(tenants, tenants.c.id == table.c.tenant_id)
+        .join(members, is_member, isouter=True)
+        .where(table.c.hash == digest)
+    )
+    return connection.execute(query).one_or_none()
+
+
+def _touch(connection: Connection, kubeconfig_id: str, now: float) -> None:
+    table = schema.kubeconfig_tokens
+    connection.execute(update(table).where(table.c.id == kubeconfig_id).values(last_used_at=now))
+
+
+def _entry(record: ProxyRecord) -> audit.Entry:
+    where = f"{record.namespace}/" if record.namespace else ""
+    what = " ".join(word for word in (record.resource, f"{where}{record.name}".rstrip("/")) if word) or record.path
+    return audit.Entry(
+        chain=record.tenant_id,
+        at=record.started,
+        actor=record.user_id,
+        action=f"kubectl.{record.verb}" + (".open" if record.phase == "open" else ""),
+        result=record.reason or str(record.status),
+        cluster_id=record.cluster_id,
+        target=what,
+        request_id=record.request_id,
+        detail={
+            "identity": record.identity,
+            "in": record.octets_in,
+            "out": record.octets_out,
+            "ms": round(record.seconds * 1000),
+        },
+    )
+
+
+def _append_all(connection: Connection, entries: list[audit.Entry]) -> None:
+    for entry in entries:
+        audit.append(connection, entry)

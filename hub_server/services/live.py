@@ -31,6 +31,7 @@ class Live:
         self._next = int(now() * 1000)
         self._ring: deque[tuple[str, LiveEvent]] = deque(maxlen=KEPT)
         self._subscriptions: dict[_Subscription, str] = {}
+        self._is_closed = False
 
     def publish(self, tenant_id: str, kind: Kind, cluster_id: str | None = None) -> None:
         """Say that something changed. Called on trio's thread."""
@@ -40,6 +41,12 @@ class Live:
         for subscription, tenant in self._subscriptions.items():
             if tenant == tenant_id:
                 subscription.put(event)
+
+    def close(self) -> None:
+        """End every subscription, now and later: the hub is stopping, pages connect again by themselves."""
+        self._is_closed = True
+        for subscription in self._subscriptions:
+            subscription.close()
 
     @property
     def viewers(self) -> int:
@@ -64,6 +71,8 @@ class Live:
     @asynccontextmanager
     async def _subscribe(self, tenant_id: str, last_event_id: int | None) -> AsyncIterator[AsyncIterator[LiveEvent]]:
         subscription = _Subscription()
+        if self._is_closed:
+            subscription.close()
         for event in self._missed(tenant_id, last_event_id):
             subscription.put(event)
         self._subscriptions[subscription] = tenant_id
@@ -88,6 +97,11 @@ class _Subscription:
         self._waiting: dict[tuple[str, str | None], LiveEvent] = {}
         self._told: dict[tuple[str, str | None], float] = {}
         self._wake = trio.Event()
+        self._is_closed = False
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._wake.set()
 
     def put(self, event: LiveEvent) -> None:
         key = (event.kind, event.cluster_id)
@@ -96,7 +110,7 @@ class _Subscription:
         self._wake.set()
 
     async def events(self) -> AsyncIterator[LiveEvent]:
-        while True:
+        while not self._is_closed:
             now = trio.current_time()
             self._told = {key: at for key, at in self._told.items() if at + PER_ROW > now}
             ready = next((key for key in self._waiting if key not in self._told), None)

@@ -154,9 +154,9 @@ class Presence:
         self._publish(row)
         return row
 
-    async def joined(self, cluster_id: str) -> None:
+    async def joined(self, cluster_id: str) -> Row | None:
         """A token was redeemed, or a block was ended: let the wire know its peer, then show it."""
-        await self.reload(cluster_id)
+        row = await self.reload(cluster_id)
         realms, peers = await self._core.database.read(_wire_records, self._core, cluster_id)
         wire = self._core.wire
         if wire is not None:
@@ -164,6 +164,7 @@ class Presence:
                 wire.put_realm(realm)
             for peer in peers:
                 wire.put_peer(peer)
+        return row
 
     def _put(self, values: dict[str, Any], *, keep: bool) -> Row:
         """Make a row of what was read. `keep`: of a row that is known, only the half that people change."""

@@ -157,7 +157,9 @@ async def stream(visit: Visit) -> Response:
 async def kubectl(visit: Visit) -> Response:
     """The panel, with nothing run yet."""
     _, _, context = await context_of(visit, "kubectl")
-    return await visit.page("cluster_kubectl.html", context | await _suggestions(visit) | {"line": "", "answer": None})
+    return await visit.page(
+        "cluster_kubectl.html", context | await _suggestions(visit) | {"line": visit.asked("line"), "answer": None}
+    )
 
 
 async def _suggestions(visit: Visit) -> dict[str, Any]:

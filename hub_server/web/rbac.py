@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from hub_server.domain.errors import EdgeUnreachable, Invalid
+from hub_server.domain.roles import Right
 from hub_server.services.views import ClusterQuery, RbacPatch, RuleCheck
 from hub_server.web.cluster import context_of
 from hub_server.web.site import Visit
@@ -28,7 +29,15 @@ async def settings(visit: Visit) -> Response:
     tenant = await visit.tenant()
     query = ClusterQuery(search=visit.asked("q")[:100], sort="name", limit=100, cursor=visit.asked("cursor") or None)
     page = await visit.services.clusters.list(visit.actor, tenant.id, query)
-    context = await visit.frame(tenant, "settings", rows=page.items, next_cursor=page.next_cursor, search=query.search)
+    context = await visit.frame(
+        tenant,
+        "settings",
+        page_of="clusters",
+        may_manage=visit.actor.may(tenant.id, Right.MANAGE),
+        rows=page.items,
+        next_cursor=page.next_cursor,
+        search=query.search,
+    )
     return await visit.page("settings.html", context)
 
 

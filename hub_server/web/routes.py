@@ -8,7 +8,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from hub_server.services import Services
-from hub_server.web import alerts, cluster, clusters, profile, rbac, render, sign_in, site, wizard
+from hub_server.web import alerts, channels, cluster, clusters, profile, rbac, render, sign_in, site, wizard
 from hub_server.web.site import Handler, handle
 
 READ: tuple[tuple[str, Handler], ...] = (
@@ -21,6 +21,7 @@ READ: tuple[tuple[str, Handler], ...] = (
     ("/t/{tenant}/alerts/live", alerts.stream),
     ("/t/{tenant}/settings", rbac.settings),
     ("/t/{tenant}/settings/clusters", rbac.settings),
+    ("/t/{tenant}/settings/channels", channels.show),
     ("/t/{tenant}/settings/clusters/{cluster_id}/rbac", rbac.show),
     ("/clusters/{cluster_id}", cluster.overview),
     ("/clusters/{cluster_id}/live", cluster.stream),
@@ -38,6 +39,9 @@ ACT: tuple[tuple[str, Handler], ...] = (
     ("/sign-out", sign_in.sign_out),
     ("/t/{tenant}/clusters/add", wizard.create),
     ("/t/{tenant}/alerts/{alert_id}/acknowledge", alerts.acknowledge),
+    ("/t/{tenant}/settings/channels", channels.create),
+    ("/t/{tenant}/settings/channels/{channel_id}/test", channels.test),
+    ("/t/{tenant}/settings/channels/{channel_id}/delete", channels.delete),
     ("/clusters/{cluster_id}/invite", wizard.regenerate),
     ("/clusters/{cluster_id}/invite/revoke", wizard.revoke),
     ("/clusters/{cluster_id}/kubectl", cluster.run_kubectl),

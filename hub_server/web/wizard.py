@@ -40,6 +40,8 @@ async def _first_step(
         errors=errors,
         permissions=PERMISSIONS,
         row=None,
+        invite=None,
+        told=None,
         may_add=visit.actor.may(tenant.id, Right.MANAGE),
     )
     return await visit.page("join.html", context, status)

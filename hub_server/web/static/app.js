@@ -38,6 +38,7 @@
     }
     tick();
   });
+  document.addEventListener("reload", () => location.reload()); // the browser missed more than the hub remembers
   let lost_timer = 0;
   const lost = (is) => {
     const note = $("#lost");

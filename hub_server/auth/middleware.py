@@ -1,0 +1,77 @@
+"""Who asks: turns a session cookie or a `dlp_` token into `request.state.actor`, before any handler runs.
+
+The actor is None when nobody is signed in; handlers decide what that means. A browser's unsafe requests are checked
+where their form is read (`web.site`, `api`), since only there the CSRF field can be seen.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol, TypeAlias
+
+from starlette.requests import cookie_parser
+
+from hub_server.auth.cookies import SESSION_COOKIE
+from hub_server.services.views import Actor
+
+__all__ = ["Authentication"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_BEARER: Final = re.compile(r"[Bb]earer +(dlp_[0-9A-Za-z_-]{1,200})")
+
+
+class _Accounts(Protocol):
+    async def actor_of_session(self, cookie: str, *, remote: str, request_id: str = "") -> Actor | None: ...
+
+    async def actor_of_token(self, bearer: str, *, remote: str, request_id: str = "") -> Actor | None: ...
+
+
+class Authentication:
+    """ASGI middleware around pages and API."""
+
+    def __init__(self, application: Application, accounts: _Accounts) -> None:
+        """Take the application inside, and who knows people and programs."""
+        self._application = application
+        self._accounts = accounts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._application(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["actor"] = await self._actor(scope, request_id)
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"daalu-request-id", request_id.encode())]
+                if scope.get("scheme") == "https":
+                    message["headers"].append((b"strict-transport-security", b"max-age=31536000"))
+            await send(message)
+
+        await self._application(scope, receive, send_with_id)
+
+    async def _actor(self, scope: Scope, request_id: str) -> Actor | None:
+        if scope["path"].startswith(("/static/", "/healthz", "/readyz", "/v1/edge/")):
+            return None
+        remote = (scope.get("client") or ("", 0))[0]
+        cookie, bearer = "", ""
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                cookie = cookie or cookie_parser(value.decode("latin-1")).get(SESSION_COOKIE, "")
+            elif name == b"authorization":
+                found = _BEARER.fullmatch(value.decode("latin-1"))
+                bearer = found[1] if found else ""
+        if bearer:
+            return await self._accounts.actor_of_token(bearer, remote=remote, request_id=request_id)
+        if cookie:
+            return await self._accounts.actor_of_session(cookie[:200], remote=remote, request_id=request_id)
+        return None

@@ -1,0 +1,58 @@
+"""What happens at a deadline: retention, and the delivery of notifications.
+
+Deadlines of rows (silence, alerts, invites that expire) are `Presence.tick`'s, which sees them within half a second;
+here is what may wait an hour.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+import trio
+from sqlalchemy import Connection, delete
+
+from hub_server.notify import Notifier
+from hub_server.services.core import Core
+from hub_server.store import schema
+
+__all__ = ["clean", "run_jobs"]
+
+log = structlog.get_logger("hub.jobs")
+
+EVERY: Final = 3600.0
+SAMPLES_FOR: Final = 2 * 86400.0  # the timeline shows one day
+SESSIONS_FOR: Final = 2 * 86400.0
+DELIVERIES_FOR: Final = 30 * 86400.0
+KUBECONFIGS_FOR: Final = 90 * 86400.0
+IDEMPOTENCE_FOR: Final = 86400.0
+
+
+async def run_jobs(core: Core) -> None:
+    """Run them until cancelled."""
+    notifier = Notifier(core.database, core.envelope, core.now, allow=core.settings.webhook_allow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notifier.run)
+        while True:
+            try:
+                removed = await core.database.write(clean, core.now(), core.settings.events_days * 86400)
+            except Exception:
+                log.exception("cleaning up")
+            else:
+                log.info("cleaned up", **removed)
+            await trio.sleep(EVERY)
+
+
+def clean(connection: Connection, now: float, events_for: float) -> dict[str, int]:
+    """Remove what is kept no longer; returns how many rows of each table. The audit log is not touched."""
+    events, samples, sessions = schema.events, schema.status_samples, schema.sessions
+    deliveries, tokens, keys = schema.deliveries, schema.kubeconfig_tokens, schema.idempotency_keys
+    old: list[tuple[Any, Any]] = [
+        (events, events.c.at < now - events_for),
+        (samples, samples.c.minute < int((now - SAMPLES_FOR) // 60)),
+        (sessions, sessions.c.last_used_at < now - SESSIONS_FOR),
+        (deliveries, (deliveries.c.created_at < now - DELIVERIES_FOR) & deliveries.c.next_attempt_at.is_(None)),
+        (tokens, tokens.c.expires_at < now - KUBECONFIGS_FOR),
+        (keys, keys.c.created_at < now - IDEMPOTENCE_FOR),
+    ]
+    return {table.name: connection.execute(delete(table).where(condition)).rowcount for table, condition in old}
