@@ -17,8 +17,8 @@ __all__ = [
     "Refused",
     "answer_fields",
     "check_target",
-    "is_private",
     "framing_of",
+    "is_private",
     "request_fields",
 ]
 
