@@ -56,14 +56,24 @@ async def over_system(role: str, host: str, port: int, octets: int) -> dict[str,
         return await transfer(await listener.accept(), octets, role)
 
 
+async def say_hello(tunnel: wgpy.Tunnel, host: str) -> None:
+    """The other end does not know where we are before we have said something; in bad weather, said again."""
+    with trio.fail_after(60):
+        while True:
+            try:
+                await tunnel.net.ping(host, timeout=2)
+            except TimeoutError:
+                continue
+            return
+
+
 async def over_tunnel(config: wgpy.InterfaceConfig, role: str, host: str, port: int, octets: int) -> dict[str, object]:
     async with wgpy.open_tunnel(config) as tunnel:
         if role == "dial":
             stream = await tunnel.net.open_tcp_stream(host, port)
         else:
             [listener] = await tunnel.net.open_tcp_listeners(port, host=host)
-            # The other end does not know where we are before we have said something.
-            await tunnel.net.ping(str(config.peers[0].allowed_ips[0]).partition("/")[0], timeout=10)
+            await say_hello(tunnel, str(config.peers[0].allowed_ips[0]).partition("/")[0])
             print("listening", flush=True)
             async with listener:
                 stream = await listener.accept()

@@ -16,10 +16,9 @@ async def main() -> None:
         at = wgpy.Endpoint("127.0.0.1", server.device.udp.port)
         to_home = wgpy.PeerConfig(home.public_key, allowed_ips=["10.0.0.0/24"], endpoint=at)
         config = wgpy.InterfaceConfig(phone, addresses=["10.0.0.2/24"], peers=[to_home])
-        async with wgpy.open_tunnel(config) as tunnel:
-            async with await tunnel.net.open_tcp_stream("10.0.0.1", 7) as stream:
-                await stream.send_all(b"world")
-                print((await stream.receive_some()).decode(), "through", tunnel.device.engine.mtu, "octets of MTU")
+        async with wgpy.open_tunnel(config) as tunnel, await tunnel.net.open_tcp_stream("10.0.0.1", 7) as stream:
+            await stream.send_all(b"world")
+            print((await stream.receive_some()).decode(), "through", tunnel.device.engine.mtu, "octets of MTU")
         nursery.cancel_scope.cancel()
 
 

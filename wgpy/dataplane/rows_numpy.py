@@ -44,17 +44,23 @@ _U1: Final = np.dtype("u1")
 _U4_NETWORK: Final = np.dtype(">u4")
 _U2_NETWORK: Final = np.dtype(">u2")
 _MODULUS: Final = np.uint64(0xFFFF)
-# So few rows are done sooner one by one: a lone packet must not pay for numpy.
-_FEW: Final = 3
+# So few rows get their counters sooner one by one: a lone packet must not pay for numpy.
+_FEW: Final = 24
 
 
 class _Grid(NamedTuple):
     """Rows of several slabs of one shape at equal distances."""
 
+    slabs: Sequence[Slab]
     view: memoryview
     start: int
     shape: tuple[int, int]
     strides: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        """How many of all slabs together."""
+        return self.shape[0] * self.shape[1]
 
     def column(self, kind: np.dtype[np.unsignedinteger], offset: int) -> NDArray[np.unsignedinteger]:
         """One field of every row."""
@@ -65,7 +71,7 @@ def _grids(slabs: Sequence[Slab]) -> Iterator[_Grid]:
     """Cut the slabs into as few grids as their places allow, in order."""
     first, groups, step = slabs[0], 1, 0
     previous = first
-    for slab in slabs[1:]:
+    for place, slab in enumerate(slabs[1:], 1):
         distance = slab.start - previous.start
         if (
             slab.arena is first.arena
@@ -77,10 +83,15 @@ def _grids(slabs: Sequence[Slab]) -> Iterator[_Grid]:
             step = distance
             groups += 1
         else:
-            yield _Grid(first.arena.view, first.start, (groups, first.count), (step, first.stride))
+            yield _grid(slabs[place - groups : place], step)
             first, groups, step = slab, 1, 0
         previous = slab
-    yield _Grid(first.arena.view, first.start, (groups, first.count), (step, first.stride))
+    yield _grid(slabs[len(slabs) - groups :], step)
+
+
+def _grid(slabs: Sequence[Slab], step: int) -> _Grid:
+    first = slabs[0]
+    return _Grid(slabs, first.arena.view, first.start, (len(slabs), first.count), (step, first.stride))
 
 
 # --- sealing and opening ---------------------------------------------------------------------------------------------
@@ -88,36 +99,36 @@ def _grids(slabs: Sequence[Slab]) -> Iterator[_Grid]:
 
 def write_counters(slabs: Sequence[Slab], first_counter: int) -> None:
     """As `rows.write_counters`."""
-    if len(slabs) == 1 and slabs[0].count <= _FEW:
-        plain.write_counters(slabs, first_counter)
-        return
     counter = first_counter
     for grid in _grids(slabs):
-        total = grid.shape[0] * grid.shape[1]
-        grid.column(_U8, 0)[...] = MESSAGE_TRANSPORT
-        numbers = np.arange(total, dtype=_U8)
-        numbers += np.uint64(counter)
-        grid.column(_U8, 8)[...] = numbers.reshape(grid.shape)
-        counter += total
+        if grid.rows <= _FEW:
+            plain.write_counters(grid.slabs, counter)
+        else:
+            grid.column(_U8, 0)[...] = MESSAGE_TRANSPORT
+            numbers = np.arange(grid.rows, dtype=_U8)
+            numbers += np.uint64(counter)
+            grid.column(_U8, 8)[...] = numbers.reshape(grid.shape)
+        counter += grid.rows
 
 
 def write_index(slabs: Sequence[Slab], receiver_index: int) -> None:
     """As `rows.write_index`."""
-    if len(slabs) == 1 and slabs[0].count <= _FEW:
-        plain.write_index(slabs, receiver_index)
-        return
     for grid in _grids(slabs):
-        grid.column(_U4, 4)[...] = receiver_index
+        if grid.rows <= _FEW:
+            plain.write_index(grid.slabs, receiver_index)
+        else:
+            grid.column(_U4, 4)[...] = receiver_index
 
 
 def read_counters(slabs: Sequence[Slab]) -> list[int]:
     """As `rows.read_counters`."""
-    if len(slabs) == 1 and slabs[0].count <= _FEW:
-        return plain.read_counters(slabs)
     counters: list[int] = []
     for grid in _grids(slabs):
-        counters += grid.column(_U8, 8).ravel().tolist()
-        grid.column(_U4, 4)[...] = 0
+        if grid.rows <= _FEW:
+            counters += plain.read_counters(grid.slabs)
+        else:
+            counters += grid.column(_U8, 8).ravel().tolist()
+            grid.column(_U4, 4)[...] = 0
     return counters
 
 
