@@ -3,9 +3,9 @@
     hub -> tunnel:7443 -> h11 -> headers (allow-list) + our account's token -> kube -> API server
     API server -> h11 -> headers (allow-list) -> tunnel -> hub             each piece is sent before the next is read
 
-Only the hub's addresses are answered, only the one API server is dialled, and our own key is not shown (`headers`).
-A hub that hangs up ends the request at the API server at once. Upgrades (exec, attach, port-forward) are refused in
-`headers`; their relay will stand beside `_relay`.
+Only the hub's addresses are answered, only the one API server is dialled, and our own key is not shown (`headers`). A
+hub that hangs up ends the request at the API server at once.
+Upgrades (exec, attach, port-forward) are refused in `headers`; their relay will stand beside `_relay`.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class ControlPlane:
 
     def _dress(self) -> None:
         """Addresses, certificates, and a kubeconfig for each part."""
-        self.sandbox.run("ip", "link", "add", "node0", "type", "dummy")
+        self.sandbox.run("ip", "link", "add", "node0", "type", "bridge")
         self.sandbox.run("ip", "address", "add", f"{ADDRESS}/32", "dev", "node0")
         self.sandbox.run("ip", "link", "set", "node0", "up")
         names = ["localhost", "127.0.0.1", SERVICE, ADDRESS, "kubernetes"]
