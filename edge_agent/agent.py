@@ -47,6 +47,9 @@ _REASON_TIMEOUT: Final = 0.7
 _GOODBYE_TIMEOUT: Final = 0.5
 _CLOSE_TIMEOUT: Final = 0.5
 _GONE: Final = ("deleted", "revoked")
+# What the hub says of a key that it neither serves nor has buried: blocked, or unknown after a restored backup.
+_UNWELCOME: Final = "HandshakeRejected"
+_REOPEN: Final = 5.0
 
 
 class Agent:
@@ -69,8 +72,8 @@ class Agent:
         self._config: HubConfig | None = None
         self._look_at_api = trio.Event()
         self._saw_deployment = False
-        # Until when the hub is left alone, because it said that we are gone.
-        self._quiet_until = float("-inf")
+        # The hub said that our key is good for nothing any more.
+        self._is_gone = False
         self._tunnel_scope = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
@@ -132,13 +135,18 @@ class Agent:
                 with trio.CancelScope() as self._tunnel_scope:
                     await self._hold(snapshot.identity, snapshot.config)
             except* OSError as problems:
-                _log.error("the tunnel cannot be opened: %s", problems.exceptions[0])
-                await trio.sleep(5)
-            while (pause := self._quiet_until - trio.current_time()) > 0:
-                before = self._state.snapshot
-                with trio.move_on_after(pause):
-                    if (await self._state.wait()).identity != before.identity:
-                        self._quiet_until = float("-inf")
+                _log.error("the tunnel cannot be opened: %s", next(iter(_leaves(problems))))
+                await trio.sleep(_REOPEN)
+            await self._stay_away(snapshot.identity)
+
+    async def _stay_away(self, identity: Identity) -> None:
+        """While the hub says that we are gone: one question every ten minutes, until the Secret holds another key."""
+        while self._is_gone and self._state.snapshot.identity in (identity, None):
+            with trio.move_on_after(_HEAL[1]) as pause:
+                await self._state.wait()
+            if pause.cancelled_caught:
+                await self._ask_self(identity)
+        self._is_gone = False
 
     async def _hold(self, identity: Identity, config: HubConfig) -> None:
         settings, facts = self._settings, self.facts
@@ -228,31 +236,34 @@ class Agent:
             now = trio.current_time()
             if self.facts.is_seen or self._tunnel is None:
                 silent_since, wait = now, least
+                if self._tunnel is not None and self.facts.code == _UNWELCOME:
+                    self._say_problem("", "")
                 continue
             if now - silent_since < wait:
                 continue
             silent_since, wait = now, min(wait * 2, most)
-            await self._ask_self()
+            identity = self._state.snapshot.identity
+            if identity is not None:
+                await self._ask_self(identity)
 
-    async def _ask_self(self) -> None:
+    async def _ask_self(self, identity: Identity) -> None:
         from edge_agent.contract import Exchange
         from edge_agent.hubapi import HubApi, Stop
 
-        identity = self._state.snapshot.identity
-        if identity is None:
-            return
         try:
             answer = await HubApi(self._settings).ask_self(Exchange(identity.private_key, identity.hub_key))
         except Stop as stop:
             _log.warning("%s", stop.line())
             return
-        if answer.state in _GONE:
-            _log.error("this cluster was %s%s: trying again every 10 minutes", answer.state, _at(answer.at))
+        self._is_gone = answer.state in _GONE
+        if self._is_gone:
+            _log.error("this cluster was %s%s: asking again every 10 minutes", answer.state, _at(answer.at))
             self._say_problem(f"this cluster was {answer.state} at the hub{_at(answer.at)}", "NeedsNewInvite")
-            self._quiet_until = trio.current_time() + _HEAL[1]
             self._tunnel_scope.cancel()
             return
         _log.info("the hub says that we are %s", answer.state)
+        if answer.state != "active":
+            self._say_problem(f"to the hub this cluster is {answer.state}{_at(answer.at)}", _UNWELCOME)
         config = answer.config
         held = self._config
         is_newer = config is not None and held is not None and config.revision > held.revision
@@ -265,7 +276,10 @@ class Agent:
         """Look at the API server now and then, more often while it is away."""
         while True:
             self._look_at_api = trio.Event()
+            known = (self.facts.kube_version, self.facts.cluster_uid)
             state = await self._api_state()
+            if known != (self.facts.kube_version, self.facts.cluster_uid):
+                self.facts.note()
             if state != self.facts.api:
                 _log.log(
                     logging.INFO if state.state == "ok" else logging.WARNING,

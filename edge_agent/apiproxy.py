@@ -139,7 +139,7 @@ class _Conversation:
             return
         try:
             async with self._kube.connection() as upstream:
-                ours = [(b"host", self._kube.origin().authority.encode()), *self._kube.authorization()]
+                ours = [(b"host", self._kube.authority), *self._kube.authorization()]
                 await upstream.send_head(request.method, request.target, [*ours, *head, *framing_of(fields)])
                 await self._relay(request, upstream)
         except Unreachable as problem:

@@ -1,4 +1,4 @@
-"""`daalu-edge run, bootstrap, rotate, doctor, test`: reads the settings, runs one command, says how it ended.
+"""`daalu-edge run, bootstrap, doctor, test`: reads the settings, runs one command, says how it ended.
 
 Commands are imported when they run: the Job needs no tunnel, and `--help` needs nothing.
 """
@@ -18,18 +18,80 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final = {
     "run": "hold the tunnel and answer the hub",
     "bootstrap": "redeem the token: what the bootstrap Job does",
-    "rotate": "replace the private key",
     "doctor": "check every hop to the hub and to the API server, one line each",
     "test": "check an installation from inside the cluster: what `helm test` does",
 }
 
 
+_EXAMPLES: Final = {
+    "": """\
+examples:
+  daalu-edge doctor                  what works and what does not, from where you are
+  daalu-edge bootstrap --help        settings, exit codes and examples of one command
+
+Every setting is a flag or a variable; a flag wins. The chart daalu-edge sets the variables for you.
+""",
+    "run": """\
+examples:
+  daalu-edge run
+      in the chart's pod: everything comes from the environment
+  daalu-edge run --state-dir ~/.daalu --api-server http://127.0.0.1:8001 --health-port 0
+      beside `kubectl proxy`, with the key in a folder instead of a Secret
+
+Stops at SIGTERM within two seconds, with a goodbye to the hub. Exit codes: 0 stopped as asked, 1 the system refuses
+something (a port that is taken), 2 a setting is wrong.
+""",
+    "bootstrap": """\
+examples:
+  daalu-edge bootstrap --hub-url https://hub.daalu.io --token-file token
+      in the chart's Job: key into the Secret, token to the hub, configuration into the ConfigMap
+  daalu-edge bootstrap --hub-url https://hub.daalu.io --token-file token --state-dir ~/.daalu --deadline 60
+      without a cluster: key and configuration in a folder
+
+Prints one line. Exit codes:
+  0 joined, now or before      2 a setting is wrong        10 token expired or withdrawn   11 token used
+  12 token unknown             13 key or clock refused     14 chart too old                15 no answer of a hub
+  20 certificate or signature  21 hub not reachable        22 hub's name has no address
+  23 API server not reachable  24 API server refuses our account
+""",
+    "doctor": """\
+examples:
+  kubectl -n daalu-edge exec deploy/daalu-edge -- daalu-edge doctor
+      in the running pod: every hop
+  daalu-edge doctor --hub-url https://hub.daalu.io
+      before an installation: name, port, certificate and clock
+
+One line per hop: `ok`, `FAIL` with what mends it, or `-` where it cannot be asked. Exit codes: 0 no hop fails, 1 one
+does, 2 a setting is wrong.
+""",
+    "test": """\
+examples:
+  helm test -n daalu-edge daalu-edge
+
+Waits up to a minute for the first handshake. Exit codes: those of `doctor`.
+""",
+}
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="daalu-edge", description="Joins this cluster to a Daalu hub.")
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="daalu-edge",
+        description="Joins this cluster to a Daalu hub.",
+        epilog=_EXAMPLES[""],
+        formatter_class=plain,
+    )
     parser.add_argument("--version", action="version", version=f"daalu-edge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        add_flags(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text.capitalize() + ".",
+            epilog=_EXAMPLES[name],
+            formatter_class=plain,
+        )
+        add_flags(command)
     return parser
 
 
@@ -80,13 +142,6 @@ def _bootstrap(settings: Settings) -> int:
     return code
 
 
-def _rotate(_: Settings) -> int:
-    print(
-        "not_supported: key rotation is not part of this version; a new invite gives the cluster a new key", flush=True
-    )
-    return 2
-
-
 def _doctor(settings: Settings) -> int:
     import trio
 
@@ -103,4 +158,4 @@ def _test(settings: Settings) -> int:
     return trio.run(test, settings)
 
 
-_COMMANDS: Final = {"run": _run, "bootstrap": _bootstrap, "rotate": _rotate, "doctor": _doctor, "test": _test}
+_COMMANDS: Final = {"run": _run, "bootstrap": _bootstrap, "doctor": _doctor, "test": _test}

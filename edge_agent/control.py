@@ -249,6 +249,7 @@ class Control:
         self._job = job
         self._unit = unit
         self._again = trio.Event()
+        self._was_refused = False
 
     def reconnect(self) -> None:
         """Open the line anew and say everything again: the hub asks for it."""
@@ -277,7 +278,8 @@ class Control:
     async def _converse(self, stream: trio.abc.HalfCloseableStream) -> float:
         """Speak until the line ends; seconds to wait at least before the next one."""
         line = _Line(stream)
-        await line.send(self.hello())
+        said = self.hello()
+        await line.send(said)
         pause = 0.0
         async with open_plain_nursery() as nursery:
 
@@ -287,11 +289,19 @@ class Control:
                     match message.get("type"):
                         case "welcome":
                             _log.info("the hub says welcome")
+                            if self._was_refused:
+                                self._facts.code = self._facts.problem = ""
+                                self._was_refused = False
+                            nursery.start_soon(self._tell_changes, line, said)
                             nursery.start_soon(self._tell_nodes, line)
                             nursery.start_soon(self._tell_api, line)
                         case "refused":
-                            self._facts.code = str(message.get("code", ""))[:64]
-                            _log.error("%s: the hub refuses us: %s", self._facts.code, message.get("detail", ""))
+                            facts = self._facts
+                            facts.code, facts.problem = (
+                                str(message.get(name, ""))[:400] for name in ("code", "detail")
+                            )
+                            _log.error("%s: the hub refuses us: %s", facts.code, facts.problem)
+                            self._was_refused = True
                             pause = _REFUSED_PAUSE
                             break
                         case "config":
@@ -344,6 +354,14 @@ class Control:
             await line.send({"type": "config_ack", "revision": revision, "error": str(problem)})
             return
         await line.send({"type": "config_ack", "revision": revision, "error": None})
+
+    async def _tell_changes(self, line: _Line, said: dict[str, Any]) -> None:
+        """Hello again, when something in it changed: the API server answers by now, the way carries smaller packets."""
+        while True:
+            while (hello := self.hello()) == said:
+                await self._facts.changed()
+            said = hello
+            await line.send(said)
 
     async def _tell_nodes(self, line: _Line) -> None:
         """The table at once, then when it changed, at most every 5 s and at least every 30 s."""

@@ -32,6 +32,7 @@ __all__ = ["Finding", "Hop", "doctor", "test"]
 _TIMEOUT: Final = 10.0
 _MOST_SKEW: Final = 600.0
 _HANDSHAKE_PATIENCE: Final = 60.0
+_NO_POD: Final = "not asked: this is no pod, and --api-server is not given"
 
 
 class Finding(NamedTuple):
@@ -108,6 +109,8 @@ class _Checks:
         return Finding(True, f"{skew:+.0f} s beside the hub's")
 
     async def secret(self) -> Finding:
+        if not self._kube.is_known and not self._settings.state_dir:
+            return Finding(None, _NO_POD)
         snapshot = Snapshot.of(await self._store.secret(), await self._store.config())
         if snapshot.identity is None:
             return Finding(False, f"{snapshot.code}: {snapshot.problem}")
@@ -122,6 +125,8 @@ class _Checks:
             if problem.status == 403 and self._settings.read_namespaces:
                 return Finding(None, "pods of this namespace may not be listed: ask for it in the edge's own pod")
             raise
+        if url is None and not self._kube.is_known:
+            return Finding(None, _NO_POD)
         if url is None:
             return Finding(False, "no edge pod is running; look at `kubectl get pods` in the edge's namespace")
         try:
@@ -148,10 +153,12 @@ class _Checks:
 
     async def api(self) -> Finding:
         if not self._kube.is_known:
-            return Finding(False, "no API server is known: this is no pod, and --api-server is not given")
+            return Finding(None, _NO_POD)
         return Finding(True, f"the API server is {await self._kube.version()}")
 
     async def permissions(self) -> Finding:
+        if not self._kube.is_known:
+            return Finding(None, _NO_POD)
         wanted = [("list", "pods", ""), ("list", "deployments", "apps"), ("get", "pods/log", "")]
         places = [one for one in self._settings.read_namespaces.split(",") if one] or [""]
         missing = [] if await self._kube.may("list", "nodes") else ["list nodes"]
@@ -206,6 +213,9 @@ async def doctor(settings: Settings) -> int:
     """Every hop."""
     checks = _Checks(settings)
     hops: list[Hop] = []
+    if not settings.hub_url and not settings.api_server and not settings.state_dir:
+        _show("bad_setting: there is nothing to look at: this is no pod, and --hub-url is not given")
+        return 2
     if settings.hub_url:
         hops += [("dns", checks.dns), ("443", checks.port), ("tls", checks.tls), ("clock", checks.clock)]
     hops += [
@@ -219,6 +229,9 @@ async def doctor(settings: Settings) -> int:
 
 async def test(settings: Settings) -> int:
     """Secret, handshake, API server."""
+    if not settings.api_server:
+        _show(f"bad_setting: {_NO_POD}")
+        return 2
     checks = _Checks(settings)
     hops: list[Hop] = [("secret", checks.secret), ("handshake", checks.handshake_patiently), ("api", checks.api)]
     return await run_hops(hops, show=_show)

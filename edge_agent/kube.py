@@ -102,6 +102,12 @@ class Kube:
 
     # --- connections -------------------------------------------------------------------------------------------------
 
+    @property
+    def authority(self) -> bytes:
+        """Host and port, for the Host field."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return (host if self._port == (443 if self._is_tls else 80) else f"{host}:{self._port}").encode()
+
     def origin(self) -> Origin:
         """Whom to dial, with a context that trusts the cluster's authority of this moment."""
         if not self._is_tls:
@@ -174,7 +180,7 @@ class Kube:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every request of ours begins with."""
         return [
-            (b"host", self.origin().authority.encode()),
+            (b"host", self.authority),
             (b"user-agent", b"daalu-edge"),
             (b"accept", b"application/json"),
             *self.authorization(),

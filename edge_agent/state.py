@@ -53,6 +53,8 @@ PENDING: Final = b"pending"
 READY: Final = b"ready"
 
 POLL_INTERVAL: Final = 2.0
+# Between one watch and the next, for a server that ends each at once.
+_PAUSE: Final = 0.2
 _RETRY_LEAST: Final = 1.0
 _RETRY_MOST: Final = 30.0
 
@@ -204,6 +206,7 @@ class State:
         while True:
             try:
                 await self._kube.watch(path, {"fieldSelector": f"metadata.name={name}"}, handle)
+                await trio.sleep(_PAUSE)
                 continue
             except KubeError as problem:
                 if problem.status in (401, 403):

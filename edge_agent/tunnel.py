@@ -154,6 +154,10 @@ class HubTunnel:
         for address in (self.config.address, self.config.address6):
             if address:
                 found += await trio.open_tcp_listeners(port, host=address)
+        for listener in found:
+            # The kernel takes packets for any of its addresses on any interface: not here, the pod's network is none.
+            with contextlib.suppress(PermissionError):  # Linux before 5.7 wants a capability for it that we lack
+                listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._settings.interface.encode())
         return found
 
     @contextlib.asynccontextmanager
@@ -190,6 +194,7 @@ class HubTunnel:
             _log.info("inner MTU is %d", mtu)
         self._facts.mtu = mtu
         self._device.set_mtu(mtu)
+        self._facts.note()
 
     def _peer(self) -> wgpy.PeerConfig:
         allowed = [f"{address}/{128 if ':' in address else 32}" for address in self.hub_addresses()]
@@ -203,8 +208,9 @@ class HubTunnel:
     # --- finding the hub ---------------------------------------------------------------------------------------------
 
     def search(self) -> None:
-        """Look for the hub anew: it does not answer, or has moved."""
-        self._lost.set()
+        """Look for the hub anew: it does not answer, or has moved. Who looks already sees the newest endpoints."""
+        if not self._is_searching:
+            self._lost.set()
 
     async def run(self) -> None:
         """Find the hub and keep the session young, for ever."""

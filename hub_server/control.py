@@ -299,6 +299,11 @@ class Control:
     def _take_line(self, cluster_id: str, connection: _Connection, line: bytes) -> None:
         kind, message = parse_line(line)
         match kind:
+            case "hello":
+                # Something of it changed: the API server answers by now, the way carries smaller packets.
+                refusal = self._sink.hello(cluster_id, parse_hello(message))
+                if refusal is not None:
+                    raise BadMessage(refusal)
             case "nodes":
                 self._take_nodes(cluster_id, connection, message)
             case "api":

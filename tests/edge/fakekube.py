@@ -48,6 +48,8 @@ class FakeKube:
     version: int = 1
     # Asked before each request: a status and a message to refuse it with.
     refuse: Callable[[Seen], tuple[int, str] | None] = lambda seen: None
+    # What reviews of our own access deny: verb, resource, namespace.
+    denied: set[tuple[str, str, str]] = field(default_factory=set)
     open_streams: int = 0
     log_octets: int = 0
     _news: trio.Event = field(default_factory=trio.Event)
@@ -138,7 +140,9 @@ class FakeKube:
         elif path.endswith("/log"):
             await self._log(http, stream, words)
         elif path.endswith("selfsubjectaccessreviews"):
-            await _send(http, stream, 201, {"status": {"allowed": True}})
+            asked = json.loads(seen.body)["spec"]["resourceAttributes"]
+            words_asked = (asked["verb"], asked["resource"], asked["namespace"])
+            await _send(http, stream, 201, {"status": {"allowed": words_asked not in self.denied}})
         elif words.get("watch"):
             await self._watch(http, stream, path, words)
         elif seen.method == "PATCH" and path in self.objects:
