@@ -8,7 +8,7 @@ JOBS ?= 2
 # More arguments for pytest, such as ARGS="-k replay".
 ARGS ?=
 
-.PHONY: help demo demo-tunnel test test-long lint bench constraints clean
+.PHONY: help demo demo-tunnel test test-long e2e lint bench constraints clean
 
 help: ## What can be made here
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -32,6 +32,10 @@ test: $(VENV)/installed ## Every test that this machine can run; what was left o
 
 test-long: $(VENV)/installed ## The tests that take minutes: rekeying, expiry, roaming in real time
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+e2e: $(VENV)/installed ## The story on a real Kubernetes node, by a real browser; root; builds Kubernetes the first time
+	$(BIN)/python tests/tools/prepare_kubernetes.py
+	$(BIN)/python -m pytest -m kube tests/kube -x -v $(ARGS)
 
 lint: $(VENV)/installed ## ruff, mypy and the floors of the architecture
 	$(BIN)/ruff check .

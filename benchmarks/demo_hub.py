@@ -66,6 +66,10 @@ class Child:
         if self._process.poll() is not None:
             raise DemoError(f"{self.name} ended with code {self._process.returncode}:\n{self._tail()}")
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def end(self) -> None:
         """Ask it to end, and see that it does."""
         if self._process.poll() is None:
@@ -158,8 +162,8 @@ def _kubectl() -> str | None:
 
 
 @contextlib.contextmanager
-def _running(folder: Path) -> Iterator[tuple[str, str, str, Operator, str, list[Child]]]:
-    """Hub, edge and cluster; yields URL, e-mail, password, who is signed in, the cluster's id, and the processes."""
+def running(folder: Path) -> Iterator[tuple[str, str, str, Operator, str, list[Child]]]:
+    """Run hub, edge and cluster: URL, e-mail, password, the operator, the id of the cluster, the processes."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DAALU_", "DEMO_"))}
     # A proxy of the environment is not for the loopback interface.
     environment |= {"PYTHONUNBUFFERED": "1", "no_proxy": "*"}
@@ -261,7 +265,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="daalu-demo-") as name:
         folder = Path(name)
         try:
-            with _running(folder) as (url, email, password, operator, cluster_id, children):
+            with running(folder) as (url, email, password, operator, cluster_id, children):
                 _get_nodes(operator, cluster_id, folder)
                 if os.environ.get("DEMO_ONCE"):
                     return 0

@@ -3,7 +3,7 @@
 `@pytest.mark.needs("root", "go")` skips a test where the machine lacks one of the groups of `tests/machine.py`. At the
 end of the run each missing group is listed with the reason and the way to get it. `WGPY_REQUIRE=root,tun,go` (or
 `all`) turns a missing group into an error, so that continuous integration leaves nothing out silently.
-`@pytest.mark.long` tests run only when the `-m` expression names them.
+`@pytest.mark.long` and `@pytest.mark.kube` tests run only when the `-m` expression names them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-LONG_LEFT_OUT: pytest.StashKey[int] = pytest.StashKey()
+# Markers of tests that run only when asked for, and what to say about those left out.
+ON_DEMAND = {
+    "long": "tests that take minutes; run them with `make test-long`",
+    "kube": "tests on a real Kubernetes node; run them with `make e2e`",
+}
+LEFT_OUT: pytest.StashKey[Counter[str]] = pytest.StashKey()
 
 
 def required_groups() -> set[str]:
@@ -47,13 +52,15 @@ def needed_groups(item: pytest.Item) -> list[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         needed_groups(item)
-    if "long" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    if long:
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
-        config.stash[LONG_LEFT_OUT] = len(long)
+    left_out = config.stash[LEFT_OUT] = Counter()
+    for marker in ON_DEMAND:
+        if marker in config.option.markexpr:
+            continue
+        those = [item for item in items if item.get_closest_marker(marker)]
+        if those:
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=those)
+            left_out[marker] = len(those)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -73,12 +80,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         skipped.update(group for group in GROUPS if f"needs {group}: " in reason)
-    left_out = config.stash.get(LONG_LEFT_OUT, 0)
+    left_out = config.stash.get(LEFT_OUT, Counter())
     if not skipped and not left_out:
         return
     terminalreporter.section("left out")
     for group, count in skipped.items():
         terminalreporter.write_line(f"{group}: {count} tests skipped, {why_missing(group)}")
         terminalreporter.write_line(f"    to get it: {GROUPS[group].how}")
-    if left_out:
-        terminalreporter.write_line(f"long: {left_out} tests that take minutes; run them with `pytest -m long`")
+    for marker, count in left_out.items():
+        terminalreporter.write_line(f"{marker}: {count} {ON_DEMAND[marker]}")

@@ -24,6 +24,7 @@ PROGRAMS = {
     "wireguard-go": ("WGPY_WIREGUARD_GO", ("wireguard-go", "wireguard")),
     "boringtun": ("WGPY_BORINGTUN", ("boringtun-cli",)),
     "gotatun": ("WGPY_GOTATUN", ("gotatun", "gotatun-cli")),
+    "chromium": ("DAALU_CHROMIUM", ("chromium", "chromium-browser", "google-chrome")),
     "helm3": ("DAALU_HELM3", ("helm3",)),
     "helm4": ("DAALU_HELM4", ("helm4",)),
     "kubectl-old": ("DAALU_KUBECTL_OLD", ("kubectl-old",)),
@@ -142,6 +143,7 @@ GROUPS = {
     "gotatun": Group(_program("gotatun"), "cargo install gotatun-cli, or point WGPY_GOTATUN to the binary"),
     "helm": Group(_programs("helm3", "helm4"), "run tests/tools/fetch_kubernetes_clients.py"),
     "kubectl": Group(_programs("kubectl-old", "kubectl-new"), "run tests/tools/fetch_kubernetes_clients.py"),
+    "chromium": Group(_program("chromium"), _APT + "chromium"),
     "qemu": Group(_qemu, _APT + "qemu-system-x86 && tests/tools/prepare_guest.py"),
 }
 

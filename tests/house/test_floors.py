@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 OF_THEIR_OWN = {
     "benchmarks": "of the package beside wgpy",
     "behaviours": "B1 to B40 on virtual time",
+    "browser": "the hub's pages in a real browser",
     "chart": "the Helm chart, with real helm and kubectl",
     "contract": "golden documents that hub and edge both read",
     "e2e": "Linux, real peers",

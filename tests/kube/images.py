@@ -9,9 +9,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.kube.build import cache
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Python and what its standard library needs: unpacked, with no shell and no package manager beside it.
+BASE_PACKAGES = (
+    "ca-certificates", "libbz2-1.0", "libc6", "libcrypt1", "libdb5.3", "libexpat1", "libffi8", "libgcc-s1",
+    "liblzma5", "libncursesw6", "libnsl2", "libpython3.11-minimal", "libpython3.11-stdlib", "libreadline8",
+    "libsqlite3-0", "libssl3", "libstdc++6", "libtinfo6", "libtirpc3", "libuuid1", "media-types",
+    "python3.11-minimal", "tzdata", "zlib1g",
+)  # fmt: skip
 
 _PATH = "PATH=/usr/local/bin:/usr/bin:/bin:/sbin:/usr/sbin"
 
@@ -45,3 +60,75 @@ def write_image(path: Path, name: str, files: Mapping[str, Path], entrypoint: Se
         _add(archive, f"{digest}/layer.tar", layer.getvalue())
         _add(archive, "manifest.json", json.dumps(manifest).encode())
     return path
+
+
+def base_root() -> Path:
+    """The root file system of the base image, from Debian's packages; made once."""
+    root = cache() / "base-root"
+    if (root / "usr/bin/python3").exists():
+        return root
+    shutil.rmtree(root, ignore_errors=True)
+    packages = cache() / "debs"
+    packages.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["apt-get", "-q", "download", *BASE_PACKAGES], cwd=packages, check=True, capture_output=True)
+    root.mkdir(parents=True)
+    for package in sorted(packages.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "--extract", str(package), str(root)], check=True)
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    (root / "usr/bin/python3").symlink_to("python3.11")
+    return root
+
+
+def application_folder(extra: str, folder: Path) -> Path:
+    """What the Dockerfile's one RUN makes: the project with an extra, by the Python version of the base."""
+    python = shutil.which("python3.11") or sys.executable
+    environment = {**os.environ, "INTERPRETER": "/usr/bin/python3"}
+    subprocess.run(
+        [python, str(REPOSITORY / "images/install.py"), extra, str(folder)],
+        check=True, env=environment, capture_output=True, cwd=folder.parent,
+    )  # fmt: skip
+    return folder
+
+
+def write_application(path: Path, name: str, extra: str, module: str, workshop: Path) -> Path:
+    """An image archive as the Dockerfile says: the base, and /opt/venv on it."""
+    layers = []
+    for tree, prefix in ((base_root(), ""), (application_folder(extra, workshop / extra), "opt/venv")):
+        layer = workshop / f"{extra}-{len(layers)}.tar"
+        with tarfile.open(layer, "w") as archive:
+            archive.add(tree, prefix or ".", filter=_as_root)
+        layers.append(layer)
+    digests = [hashlib.sha256(layer.read_bytes()).hexdigest() for layer in layers]
+    environment = [
+        "PATH=/opt/venv/bin:/usr/local/bin:/usr/bin", "PYTHONPATH=/opt/venv", "PYTHONDONTWRITEBYTECODE=1",
+        "PYTHONUNBUFFERED=1",
+    ]  # fmt: skip
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {
+            "Entrypoint": ["python3", "-m", module],
+            "Cmd": ["run"],
+            "Env": environment,
+            "User": "65532:65532",
+            "WorkingDir": "/",
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
+        "history": [],
+    }
+    encoded = json.dumps(config).encode()
+    config_name = f"{hashlib.sha256(encoded).hexdigest()}.json"
+    manifest = [{"Config": config_name, "RepoTags": [name], "Layers": [f"{digest}/layer.tar" for digest in digests]}]
+    with tarfile.open(path, "w") as archive:
+        _add(archive, config_name, encoded)
+        for layer, digest in zip(layers, digests, strict=True):
+            archive.add(layer, f"{digest}/layer.tar")
+        _add(archive, "manifest.json", json.dumps(manifest).encode())
+    return path
+
+
+def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
