@@ -30,6 +30,7 @@ NAMES: Final = {
     "kernel": "against the Linux kernel's WireGuard, everyone inside one emulated guest",
     "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
     "netstack": "the userspace TCP/IP stack: in memory, through WireGuard, against gVisor and Linux",
+    "hub": "the hub: pages, live changes, kubectl through the tunnel, a thousand edges, broken streams",
     "scale": "what grows with the number of peers: memory, CPU, wg show, wg setconf, AllowedIPs up to a million",
     "crypto": "what each primitive costs",
     "long": "a steady stream for an hour: loss, rekeys, growth of memory",

@@ -26,7 +26,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,11 @@ class Child:
         if self._process.poll() is not None:
             raise DemoError(f"{self.name} ended with code {self._process.returncode}:\n{self._tail()}")
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
@@ -95,22 +100,27 @@ class Operator:
             urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
             urllib.request.ProxyHandler({}),
         ]
+        self._jar = handlers[1].cookiejar  # type: ignore[attr-defined] # as made above
         self._opener = urllib.request.build_opener(*handlers)
-        self._csrf = ""
+        self.csrf = ""
+
+    def cookie(self) -> str:
+        """The session, for other programs that act for this operator."""
+        return "; ".join(f"{one.name}={one.value}" for one in self._jar)
 
     def sign_in(self, email: str, password: str) -> None:
         """Open a session."""
         form = urllib.parse.urlencode({"email": email, "password": password}).encode()
         with self._opener.open(f"{self._url}/sign-in", form, timeout=30):
             pass
-        self._csrf = self.call("GET", "/v1/me")["csrf"]
+        self.csrf = self.call("GET", "/v1/me")["csrf"]
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         """One call of the API."""
         request = urllib.request.Request(
             self._url + path,
             json.dumps(body).encode() if method != "GET" else None,
-            {"Content-Type": "application/json", "X-CSRF-Token": self._csrf},
+            {"Content-Type": "application/json", "X-CSRF-Token": self.csrf},
             method=method,
         )
         try:
@@ -162,12 +172,13 @@ def _kubectl() -> str | None:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[tuple[str, str, str, Operator, str, list[Child]]]:
+def running(folder: Path, *, quiet: bool = False) -> Iterator[tuple[str, str, str, Operator, str, list[Child]]]:
     """Run hub, edge and cluster: URL, e-mail, password, the operator, the id of the cluster, the processes."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DAALU_", "DEMO_"))}
     # A proxy of the environment is not for the loopback interface.
     environment |= {"PYTHONUNBUFFERED": "1", "no_proxy": "*"}
     children: list[Child] = []
+    say = _say if not quiet else lambda _: None
 
     def start(name: str, *words: str) -> Child:
         child = Child(name, [sys.executable, "-m", *words], folder, environment)
@@ -175,16 +186,17 @@ def running(folder: Path) -> Iterator[tuple[str, str, str, Operator, str, list[C
         return child
 
     try:
-        _say("starting the hub")
+        say("starting the hub")
         hub = start(
             "hub", "hub_server", "serve", "--json", "--data", str(folder / "hub"), "--listen",
             os.environ.get("DEMO_LISTEN", "127.0.0.1:0"), "--wireguard-port", "0",
+            "--bootstrap-rate", os.environ.get("DEMO_RATE", "120"),
         )  # fmt: skip
         if context := os.environ.get("DEMO_CONTEXT"):
-            _say(f"the edge will front the cluster of context {context}, with your rights there")
+            say(f"the edge will front the cluster of context {context}, with your rights there")
             api = _own_cluster(context, folder)
         else:
-            _say("starting a small Kubernetes API, which is the demonstration's")
+            say("starting a small Kubernetes API, which is the demonstration's")
             told = json.loads(start("cluster", "benchmarks.cluster").first_line())
             (folder / "account-token").write_text(told["token"])
             api = ["--api-server", told["url"], "--api-token", str(folder / "account-token"), "--api-ca", ""]
@@ -193,7 +205,7 @@ def running(folder: Path) -> Iterator[tuple[str, str, str, Operator, str, list[C
         operator = Operator(ready["url"], ca)
         operator.sign_in(ready["admin_email"], ready["admin_password"])
         [tenant] = operator.call("GET", "/v1/me")["tenants"]
-        _say("making an invite, as Add cluster does")
+        say("making an invite, as Add cluster does")
         invite = operator.call("POST", f"/v1/tenants/{tenant['slug']}/clusters", name=_NAME)
         (folder / "token").touch(0o600)
         (folder / "token").write_text(invite["token"])
@@ -201,30 +213,32 @@ def running(folder: Path) -> Iterator[tuple[str, str, str, Operator, str, list[C
             "--hub-url", ready["url"], "--hub-ca", str(ca), "--state-dir", str(folder / "edge"),
             "--token-file", str(folder / "token"), "--health-host", "127.0.0.1", "--health-port", "0", *api,
         ]  # fmt: skip
-        _say("redeeming it, as the bootstrap Job does")
+        say("redeeming it, as the bootstrap Job does")
         job = subprocess.run(
             [sys.executable, "-m", "edge_agent", "bootstrap", *edge],
             env=environment, capture_output=True, text=True, timeout=_PATIENCE, check=False,
         )  # fmt: skip
         if job.returncode:
             raise DemoError(f"bootstrap ended with code {job.returncode}: {job.stdout}{job.stderr}")
-        _say(f"  {job.stdout.strip()}")
+        say(f"  {job.stdout.strip()}")
         start("edge", "edge_agent", "run", *edge)
-        _wait_for_connection(operator, invite["cluster_id"], children)
+        _wait_for_connection(operator, invite["cluster_id"], children, say)
         yield ready["url"], ready["admin_email"], ready["admin_password"], operator, invite["cluster_id"], children
     finally:
         for child in reversed(children):
             child.end()
 
 
-def _wait_for_connection(operator: Operator, cluster_id: str, children: list[Child]) -> None:
+def _wait_for_connection(
+    operator: Operator, cluster_id: str, children: list[Child], say: Callable[[str], None]
+) -> None:
     shown = ""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         ladder = operator.call("GET", f"/v1/clusters/{cluster_id}/ladder")
         if ladder["known"] != shown:
             shown = ladder["known"]
-            _say(f"  {shown}")
+            say(f"  {shown}")
         if ladder["is_finished"]:
             return
         for child in children:

@@ -65,6 +65,9 @@ class FakeHub:
     answers_beats: bool = True
     lines: list[trio.abc.Stream] = field(default_factory=list)
     _news: trio.Event = field(default_factory=trio.Event)
+    _life: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _down: trio.Event = field(default_factory=trio.Event)
+    _peer: tuple[bytes, bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -166,7 +169,34 @@ class FakeHub:
 
     # --- WireGuard ---------------------------------------------------------------------------------------------------
 
+    async def run_wire(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the tunnel, and whatever listens in it; after `restart` another one, on the same port."""
+        while True:
+            private = wgpy.PrivateKey(HUB_PRIVATE)
+            config = wgpy.InterfaceConfig(private, addresses=[f"{HUB_ADDRESS}/24"], mtu=1420, listen_port=self.udp_port)
+            with trio.CancelScope() as self._life:
+                async with wgpy.open_tunnel(config) as self.tunnel, trio.open_nursery() as nursery:
+                    self.udp_port = self.tunnel.device.udp.port
+                    if self._peer is not None:
+                        self.put_peer(*self._peer)
+                    nursery.start_soon(self.serve_beats)
+                    nursery.start_soon(self.serve_control)
+                    task_status.started()
+                    await trio.sleep_forever()
+            task_status = trio.TASK_STATUS_IGNORED
+            await self._down.wait()
+
+    def stop(self) -> None:
+        """The hub is away from now on."""
+        self._down = trio.Event()
+        self._life.cancel()
+
+    def start(self) -> None:
+        """The hub is back; it remembers its peers, and nothing else."""
+        self._down.set()
+
     def put_peer(self, edge: bytes, psk: bytes) -> None:
+        self._peer = (edge, psk)
         if self.tunnel is None:
             return
         key = wgpy.PublicKey(edge)
@@ -248,19 +278,13 @@ class FakeHub:
 async def open_hub(*, has_tunnel: bool = True, ssl_context: Any = None) -> AsyncIterator[FakeHub]:
     """A running hub."""
     hub = FakeHub()
-    config = wgpy.InterfaceConfig(wgpy.PrivateKey(HUB_PRIVATE), addresses=[f"{HUB_ADDRESS}/24"], mtu=1420)
-    async with contextlib.AsyncExitStack() as stack:
+    async with trio.open_nursery() as nursery:
         if has_tunnel:
-            hub.tunnel = await stack.enter_async_context(wgpy.open_tunnel(config))
-            hub.udp_port = hub.tunnel.device.udp.port
+            await nursery.start(hub.run_wire)
         listeners: list[Any] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         hub.port = listeners[0].socket.getsockname()[1]
         if ssl_context is not None:
             listeners = [trio.SSLListener(one, ssl_context, https_compatible=True) for one in listeners]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, hub.handle, listeners)
-            if has_tunnel:
-                nursery.start_soon(hub.serve_beats)
-                nursery.start_soon(hub.serve_control)
-            yield hub
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(trio.serve_listeners, hub.handle, listeners)
+        yield hub
+        nursery.cancel_scope.cancel()
