@@ -44,7 +44,6 @@ def shoot(whole: Whole, paths: dict[str, str], folder: Path, schemes: tuple[str,
 
 async def main(folder: Path, schemes: tuple[str, ...] = ("light", "dark")) -> None:
     """Make all pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         releases = Path(place) / "releases.json"
         releases.write_text(json.dumps([{"version": "1.0.0"}, {"version": "1.0.1", "notes": "https://x.example/1"}]))
@@ -72,4 +71,5 @@ async def main(folder: Path, schemes: tuple[str, ...] = ("light", "dark")) -> No
 
 
 if __name__ == "__main__":
+    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
     trio.run(main, Path(sys.argv[1]), tuple(sys.argv[2:]) or ("light", "dark"))
