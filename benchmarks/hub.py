@@ -228,8 +228,9 @@ def live(stage: Stage, result: Result, options: argparse.Namespace) -> None:
             time.sleep(1.1)  # a row is told at most once a second
             begin = time.perf_counter()
             stage.operator.call("PATCH", f"/v1/clusters/{stage.cluster_id}", name=name)
-            while f">{name}<".encode() not in answer.readline():
-                pass
+            while f">{name}<".encode() not in (line := answer.readline()):
+                if not line:
+                    raise RuntimeError("the stream of the page ended")
             times.append(time.perf_counter() - begin)
         row.add(OURS, _percentile(times, 0.95) * 1000)
 
