@@ -141,7 +141,7 @@ class FakeKube:
             await self._log(http, stream, words)
         elif path.endswith("selfsubjectaccessreviews"):
             asked = json.loads(seen.body)["spec"]["resourceAttributes"]
-            words_asked = (asked["verb"], asked["resource"], asked["namespace"])
+            words_asked = (asked["verb"], asked["resource"], asked.get("namespace", ""))
             await _send(http, stream, 201, {"status": {"allowed": words_asked not in self.denied}})
         elif words.get("watch"):
             await self._watch(http, stream, path, words)
