@@ -173,16 +173,11 @@ class Net:
 
         A connection whose handler raises is reset, so that its other end takes nothing cut short for the whole.
         """
-
-        async def handle(stream: NetStream) -> None:
-            try:
-                await handler(stream)
-            except BaseException:
-                stream.abort()
-                raise
-
         listeners = await self.open_tcp_listeners(port, host=host, backlog=backlog)
-        await trio.serve_listeners(handle, listeners, handler_nursery=handler_nursery, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(listener.serve, handler, handler_nursery or nursery)
+            task_status.started(listeners)
 
     def set_fallback_tcp_handler(
         self, handler: Callable[[Address, Address], Fallback], *, backlog: int | None = None
