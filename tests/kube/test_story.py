@@ -49,7 +49,7 @@ def installed(stage: Stage) -> str:
     stage.note("helm install returned", time.monotonic() - begin)
     stage.hub.until_phase(cluster_id, "connected")
     stage.note("helm install to green row", time.monotonic() - begin)
-    stage.browser("wait", "#waiting", "API server answers.")
+    stage.browser("wait", "#waiting", "Connected: the tunnel is up and the API server answers.")
     stage.browser("shot", "04-connected")
     return cluster_id
 
