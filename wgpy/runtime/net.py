@@ -62,6 +62,7 @@ class Net:
         *,
         addresses: Sequence[str],
         servers: Sequence[str] = (),
+        search: Sequence[str] = (),
         refusal: Callable[[bytes], DropReason | None] = lambda _: None,
     ) -> None:
         """Use `open_tunnel`.
@@ -71,12 +72,13 @@ class Net:
             icmp: of the same stack, with its datagram sockets.
             addresses: ours.
             servers: name servers, addresses.
+            search: domains in which short names are looked for.
             refusal: why the tunnel would refuse a packet for an address.
         """
         self._device = device
         self._icmp = icmp
         self._refusal = refusal
-        self._resolver = Resolver(self, servers)
+        self._resolver = Resolver(self, servers, search)
         self.addresses = tuple(addresses)
         self._versions = [
             version for version in (6, 4) if any((":" in address) == (version == 6) for address in addresses)
@@ -292,13 +294,17 @@ class Net:
                     infos.append((socket.AF_INET, kind, protocol, "", (address, number)))
         return infos
 
-    def set_dns_servers(self, servers: Sequence[str]) -> None:
+    def set_dns_servers(self, servers: Sequence[str], *, search: Sequence[str] = ()) -> None:
         """Ask these from now on.
+
+        Args:
+            servers: addresses.
+            search: domains in which names are looked for that have no dot, or were not found as they are.
 
         Raises:
             ValueError: one is no address.
         """
-        self._resolver.servers = tuple(ip.to_text(ip.from_text(server)) for server in servers)
+        self._resolver.set_servers([ip.to_text(ip.from_text(server)) for server in servers], search)
 
     # --- for people --------------------------------------------------------------------------------------------------
 
