@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import ssl
 import sys
 import time
@@ -129,7 +130,12 @@ async def main(url: str, ca: str, count: str) -> None:
 
     async def one(number: int) -> None:
         joined = await trio.to_thread.run_sync(hub.join, number, subnet["id"], limiter=room)
-        await _edge(*joined, number)
+        while True:  # as an edge does: whatever breaks is made anew after a moment
+            try:
+                await _edge(*joined, number)
+            except (OSError, trio.BrokenResourceError) as problem:
+                print(f"edge {number}: {problem}; again", file=sys.stderr, flush=True)
+            await trio.sleep(random.uniform(1, 3))
 
     async with trio.open_nursery() as nursery:
         for number in range(int(count)):

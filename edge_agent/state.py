@@ -194,7 +194,11 @@ class State:
             self._read_files(secret_dir, config_dir)
 
     async def _follow(self, path: str, name: str, folder: str, take: Callable[[Mapping[str, Any]], None]) -> None:
-        """Watch one object by name; where that is refused, look at its files instead."""
+        """Watch one object by name; where that is refused, look at its files instead.
+
+        From the version that was just read: a watch from no version has to wait in the API server until its cache has
+        caught up with etcd, and where nothing changes etcd before 3.4.25 never tells it so (504, too large version).
+        """
         delay = _RETRY_LEAST
 
         def handle(event: dict[str, Any]) -> None:
@@ -205,10 +209,16 @@ class State:
 
         while True:
             try:
-                await self._kube.watch(path, {"fieldSelector": f"metadata.name={name}"}, handle)
+                one = await self._kube.get(f"{path}/{name}")
+                take(one)
+                since = str((one.get("metadata") or {}).get("resourceVersion", ""))
+                selected = {"fieldSelector": f"metadata.name={name}", "resourceVersion": since}
+                await self._kube.watch(path, selected, handle)
                 await trio.sleep(_PAUSE)
                 continue
             except KubeError as problem:
+                if problem.status == 404:
+                    take({})
                 if problem.status in (401, 403):
                     _log.warning("may not watch %s (%s): looking at its files every %g s", name, problem, POLL_INTERVAL)
                     await self._poll_until_allowed(folder, path)

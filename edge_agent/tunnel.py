@@ -285,16 +285,17 @@ class HubTunnel:
         """A handshake 105 to 110 s after the last, whoever started that."""
         while True:
             last = self._facts.handshake_at
-            if last is None or self._is_searching:
+            if last is None:
                 await self._completed.wait()
                 continue
             least, most = REKEY_AFTER
             completed = self._completed
             with trio.move_on_at(last + least + self._unit() * (most - least)):
                 await completed.wait()
-            if completed.is_set() or self._is_searching:
+            if completed.is_set():
                 continue
-            self._device.start_handshake(self._hub)
+            if not self._is_searching:
+                self._device.start_handshake(self._hub)
             # The protocol tries again by itself every 5 s; here once more if even that came to nothing.
             with trio.move_on_after(most):
                 await completed.wait()

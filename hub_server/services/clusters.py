@@ -7,7 +7,7 @@ after which the row is read again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -104,6 +104,14 @@ class Clusters:
     async def row(self, actor: Actor, cluster_id: str) -> ClusterRow:
         """One row, for a live update."""
         return self._view(await self._seen(actor, cluster_id, "cluster.read"))
+
+    async def heard(
+        self, actor: Actor, tenant_id: str, cluster_ids: Iterable[str]
+    ) -> dict[str, tuple[float | None, float | None]]:
+        """When each was seen and shook hands last: what only time changes on a page that stays open."""
+        await self._core.permit(actor, tenant_id, Right.SEE, "clusters.list")
+        mine = self._presence.by_tenant.get(tenant_id, {})
+        return {one: (mine[one].status.last_packet, mine[one].last_handshake) for one in cluster_ids if one in mine}
 
     async def get(self, actor: Actor, cluster_id: str) -> ClusterDetail:
         """The cluster's page."""

@@ -33,6 +33,7 @@ SUGGESTIONS = (
     "api-resources",
     "auth can-i --list",
 )
+OFTEN = SUGGESTIONS[:6]
 LIFETIMES = {3600: "1 hour", 28800: "8 hours", 86400: "1 day", 604800: "7 days"}
 MUTES = {0: "not muted", 3600: "1 hour", 28800: "8 hours", 86400: "1 day", 604800: "7 days"}
 
@@ -113,6 +114,7 @@ async def stream(visit: Visit) -> Response:
         parts = {
             "head": render.fragment("cluster.html", "head", now),
             "badge": render.fragment("cluster.html", "badge", now),
+            "update": render.fragment("cluster.html", "update", now),
         }
         if tab == "overview":
             now |= _charts(await clusters.timeline(visit.actor, cluster_id))
@@ -120,8 +122,11 @@ async def stream(visit: Visit) -> Response:
             parts["day"] = render.fragment("cluster_overview.html", "day", now)
         return parts
 
+    shown = {"update": render.fragment("cluster.html", "update", context)}
+
     async def react(pen: Pen, event: LiveEvent | None) -> None:
         if event is None:
+            pen.remember(shown)  # so that what the reader folded open stays open
             row = await clusters.row(visit.actor, cluster_id)
             times = {f"s-{row.id}": row.last_seen, f"h-{row.id}": row.last_handshake}
             await pen.message(live.seen(times), event="seen")
@@ -158,13 +163,14 @@ async def kubectl(visit: Visit) -> Response:
     """The panel, with nothing run yet."""
     _, _, context = await context_of(visit, "kubectl")
     return await visit.page(
-        "cluster_kubectl.html", context | await _suggestions(visit) | {"line": visit.asked("line"), "answer": None}
+        "cluster_kubectl.html",
+        context | await _suggestions(visit) | {"line": visit.asked("line"), "answer": None, "refusal": None},
     )
 
 
 async def _suggestions(visit: Visit) -> dict[str, Any]:
     table = await visit.services.clusters.nodes(visit.actor, visit.cluster_id)
-    return {"suggestions": (*SUGGESTIONS, *(f"describe node {node.name}" for node in table.nodes[:20]))}
+    return {"often": OFTEN, "suggestions": (*SUGGESTIONS, *(f"describe node {node.name}" for node in table.nodes[:20]))}
 
 
 async def run_kubectl(visit: Visit) -> Response:

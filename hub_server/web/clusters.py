@@ -113,9 +113,9 @@ async def stream(visit: Visit) -> Response:
 
     async def react(pen: Pen, event: LiveEvent | None) -> None:
         if event is None:
-            page = await clusters.list(visit.actor, tenant.id, context["query"])
-            times = {f"s-{row.id}": row.last_seen for row in page.items if row.id in shown}
-            times |= {f"h-{row.id}": row.last_handshake for row in page.items if row.id in shown}
+            heard = await clusters.heard(visit.actor, tenant.id, shown)
+            times = {f"s-{id}": last_seen for id, (last_seen, _) in heard.items()}
+            times |= {f"h-{id}": last_handshake for id, (_, last_handshake) in heard.items()}
             await pen.message(live.seen(times), event="seen")
             return
         if event.kind == "reset":

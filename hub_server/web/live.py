@@ -51,8 +51,8 @@ class Pen:
         )
 
     def remember(self, parts: Mapping[str, str]) -> None:
-        """Take for sent what the page was made with."""
-        self._sent.update({name: hash(html) for name, html in parts.items()})
+        """Take for sent what the page was made with, unless something newer was sent."""
+        self._sent = {name: hash(html) for name, html in parts.items()} | self._sent
 
     async def message(self, data: str, *, event: str = "") -> None:
         """Send one event."""

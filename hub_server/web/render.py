@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 import jinja2_fragments
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from hub_server.domain.reasons import EXPLANATIONS, Reason
@@ -43,6 +43,30 @@ TONES = {
     "invited": "idle",
     "redeemed": "idle",
     "deleted": "idle",
+}
+# What happened, in words; the kind itself stands beside it, for programs and searches.
+EVENTS = {
+    "alert.opened": "Alert opened",
+    "alert.resolved": "Alert resolved",
+    "api.ok": "API server answers again",
+    "api.unreachable": "API server unreachable from the edge",
+    "api.forbidden": "API server refuses the edge",
+    "cluster.accepted": "New identity accepted",
+    "cluster.blocked": "Blocked",
+    "cluster.deleted": "Deleted",
+    "config.rejected": "The edge refused a setting",
+    "edge.goodbye": "The edge said goodbye",
+    "edge.upgraded": "Edge upgraded",
+    "invite.created": "Invite made",
+    "invite.expired": "Invite expired",
+    "invite.misused": "Invite used by another key",
+    "invite.needed": "Installed again: needs a new invite",
+    "invite.redeemed": "Invite redeemed",
+    "invite.revoked": "Invite withdrawn",
+    "tunnel.connected": "Connected for the first time",
+    "tunnel.disconnected": "Disconnected",
+    "tunnel.lost": "Fell silent",
+    "tunnel.restored": "Connected again",
 }
 REASON_TONES = {Reason.TUNNEL_UP_API_UNREACHABLE: "warn", Reason.API_FORBIDDEN: "warn", Reason.INVITE_EXPIRED: "warn"}
 
@@ -121,10 +145,8 @@ def time_tag(at: float, now: float, kind: str = "age", id: str = "") -> Markup:
         "until": lambda: countdown(at - now),
         "due": lambda: age(at - now),
     }[kind]()
-    name = Markup(' id="{}"').format(id) if id else ""
-    return Markup('<time{} datetime="{}" title="{}" data-tick="{}">{}</time>').format(
-        name, iso(at), full(at), kind, words
-    )
+    name = f' id="{escape(id)}"' if id else ""
+    return Markup(f'<time{name} datetime="{iso(at)}" data-tick="{kind}">{words}</time>')  # nothing else in it is text
 
 
 def at_tag(at: float, style: str = "full") -> Markup:
@@ -136,7 +158,12 @@ def at_tag(at: float, style: str = "full") -> Markup:
         "minute": lambda at: moment(at).strftime("%d %b %H:%M"),
     }
     words = styles[style](at)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(iso(at), full(at), words)
+    return Markup(f'<time datetime="{iso(at)}" title="{full(at)}">{words}</time>')
+
+
+def sentence(text: str) -> str:
+    """With a capital letter, and the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def tone(row: Any) -> str:
@@ -160,16 +187,19 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (age, span, size, milliseconds, iso, full, clock, hour, countdown)
+    words = (age, span, size, milliseconds, iso, full, clock, hour, countdown, sentence)
     environment.filters.update({word.__name__: word for word in words})
     environment.globals.update(
         static=static_url,
         tick=time_tag,
         at=at_tag,
         tone=tone,
+        event_words=EVENTS,
         explanations={str(reason): told for reason, told in EXPLANATIONS.items()},
         Right=Right,
     )
+    macros: Any = environment.get_template("_macros.html").module
+    environment.globals.update(status=macros.status, why=macros.why, copied=macros.copied)
     return environment
 
 

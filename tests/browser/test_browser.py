@@ -38,7 +38,7 @@ PAGES = (
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
 def test_axe_finds_no_violation(site: Site, visit: Open, scheme: str, width: int) -> None:
-    """A18, A20: contrast, names, roles, order of headings; nothing wider than the screen."""
+    """A18, A20, A69: contrast, names, roles, order of headings; nothing wider than the screen."""
     page = visit("/sign-in", signed_in=False, color_scheme=scheme, viewport={"width": width, "height": 800})
     found = {"/sign-in": Axe().run(page).response["violations"]}
     page = visit("/profile", color_scheme=scheme, viewport={"width": width, "height": 800})
@@ -57,7 +57,7 @@ def test_axe_finds_no_violation(site: Site, visit: Open, scheme: str, width: int
 
 
 def test_the_wizard_by_keyboard_alone(site: Site, visit: Open) -> None:
-    """A8, A11, A38: from the list to the printed command without a mouse; the copy button gives the same octets."""
+    """A6, A8, A11, A38, A69: from list to printed command without a mouse; *Copy* gives the same octets."""
     page = visit("/t/default/clusters")
     page.get_by_role("link", name="Add cluster").focus()
     page.keyboard.press("Enter")
@@ -123,7 +123,7 @@ def test_a_kubeconfig_is_downloaded_and_revoked(site: Site, visit: Open) -> None
 
 
 def test_pages_work_without_scripts(site: Site, visit: Open) -> None:
-    """Everything but live updates."""
+    """A69: everything but live updates."""
     page = visit("/t/default/clusters", java_script_enabled=False)
     page.fill("#q", "demo")
     page.get_by_role("button", name="Show").click()

@@ -43,6 +43,7 @@ class FakeKube:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     token: str = "account-token"
+    host: str = "127.0.0.1"
     port: int = 0
     is_tls: bool = False
     version: int = 1
@@ -56,7 +57,7 @@ class FakeKube:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.is_tls else 'http'}://{self.host}:{self.port}"
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class FakeKube:
             await self._log(http, stream, words)
         elif path.endswith("selfsubjectaccessreviews"):
             asked = json.loads(seen.body)["spec"]["resourceAttributes"]
-            words_asked = (asked["verb"], asked["resource"], asked["namespace"])
+            words_asked = (asked["verb"], asked["resource"], asked.get("namespace", ""))
             await _send(http, stream, 201, {"status": {"allowed": words_asked not in self.denied}})
         elif words.get("watch"):
             await self._watch(http, stream, path, words)
@@ -168,18 +169,17 @@ class FakeKube:
         def fits(one: dict[str, Any]) -> bool:
             return not wanted or one["object"]["metadata"]["name"] == wanted
 
-        first = [
-            {"type": "ADDED", "object": one}
-            for key, one in self.objects.items()
-            if key.rpartition("/")[0] == path and not words.get("resourceVersion")
-        ]
-        since = int(words.get("resourceVersion") or self.version)
+        if not words.get("resourceVersion"):
+            # As a real API server with a quiet etcd 3.4.23 does: its cache cannot know that it is fresh.
+            await _send(http, stream, *status_of(504, "Timeout: Too large resource version"))
+            return
+        since = int(words["resourceVersion"])
         told = [
             one
             for key, one in self._events
             if key == path and int(one["object"]["metadata"]["resourceVersion"]) > since
         ]
-        events = [one for one in first + told if fits(one)]
+        events = [one for one in told if fits(one)]
         position = len(self._events)
         await stream.send_all(
             http.send(h11.Response(status_code=200, headers=[("content-type", "application/json")])) or b""
@@ -285,12 +285,14 @@ async def _send(
 
 
 @contextlib.asynccontextmanager
-async def open_kube(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeKube]:
+async def open_kube(
+    *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[FakeKube]:
     """A running API server with what the chart installs."""
-    kube = FakeKube(is_tls=tls is not None)
+    kube = FakeKube(is_tls=tls is not None, host=host)
     kube.install()
     async with trio.open_nursery() as nursery:
-        listeners: list[Any] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners: list[Any] = await trio.open_tcp_listeners(port, host=host)
         kube.port = listeners[0].socket.getsockname()[1]
         if tls is not None:
             listeners = [trio.SSLListener(one, tls, https_compatible=True) for one in listeners]

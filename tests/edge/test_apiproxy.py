@@ -57,7 +57,7 @@ async def test_a_body_goes_up_and_warnings_come_down(tmp_path: pathlib.Path) -> 
 async def test_what_must_not_be_sent_is_refused_in_kubernetes_words(
     tmp_path: pathlib.Path, target: str, headers: dict[str, str]
 ) -> None:
-    """A22, A37: no identity that we cannot be, no upgrade, no second meaning of a path, never our own key."""
+    """A22, A37, A62: no identity that we cannot be, no upgrade, no second meaning of a path, never our own key."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
             before = len(joined.kube.seen)
@@ -103,7 +103,7 @@ async def test_a_redirect_is_not_followed_and_not_passed_on(tmp_path: pathlib.Pa
 
 
 async def test_a_refusal_of_the_api_server_is_passed_on_word_by_word(tmp_path: pathlib.Path) -> None:
-    """A45 in small: RBAC speaks for itself, with the API server's own text."""
+    """A43 in small: RBAC speaks for itself, with the API server's own text."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
             text = 'pods is forbidden: User "system:serviceaccount:daalu-edge:daalu-edge" cannot list resource "pods"'
@@ -113,7 +113,7 @@ async def test_a_refusal_of_the_api_server_is_passed_on_word_by_word(tmp_path: p
 
 
 async def test_an_api_server_that_is_away_is_named_with_its_errno(tmp_path: pathlib.Path) -> None:
-    """A45 in small: a closed way to the API server is told apart from a refusal."""
+    """A44: a closed way to the API server is told apart from a refusal."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
             kube: Any = joined.agent._kube
@@ -148,6 +148,7 @@ async def test_who_is_not_the_hub_gets_no_answer() -> None:
 
 
 async def test_garbage_is_answered_with_400_and_hung_up_on(tmp_path: pathlib.Path) -> None:
+    """A62: what means two things is malformed, and the connection ends."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
             assert (await joined.hub.ask(b"\x16\x03\x01\x02\x00\x01\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
@@ -171,7 +172,7 @@ async def read(stream: Any) -> int:
 
 
 async def test_a_log_that_nobody_reads_holds_the_api_server_back(tmp_path: pathlib.Path) -> None:
-    """A28: back-pressure reaches from the hub through the tunnel to the API server; nothing is lost or piles up."""
+    """A28, A66: back-pressure reaches from the hub through the tunnel to the API server; nothing is lost."""
     size = 24 * MIB
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
@@ -225,7 +226,7 @@ def footprint() -> tuple[int, int]:
 
 
 async def test_aborted_streams_leave_nothing_behind(tmp_path: pathlib.Path) -> None:
-    """A28, A62: whoever hangs up frees both ends, and the stream beside it loses no line."""
+    """A28, A66: whoever hangs up frees both ends, and the stream beside it loses no line."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
             watches = joined.kube.open_streams
@@ -240,9 +241,33 @@ async def test_aborted_streams_leave_nothing_behind(tmp_path: pathlib.Path) -> N
             assert (await joined.ask("/version")).status == 200
 
 
+async def test_a_hundred_followed_logs_do_not_mind_fifty_that_are_broken_off(tmp_path: pathlib.Path) -> None:
+    """A28: the other fifty lose no line."""
+    size = 100_000
+    with trio.fail_after(PATIENCE):
+        async with open_joined(tmp_path) as joined:
+            whole: list[int] = []
+
+            async def follow(number: int) -> None:
+                stream = await joined.begin(f"{LOG}?octets={size}&follow=1")
+                octets = 0
+                while octets < size * 127 // 128 and not (number % 2 and octets):
+                    octets += bytes(await stream.receive_some()).count(b"x")
+                stream.abort()
+                await trio.aclose_forcefully(stream)
+                if not number % 2:
+                    whole.append(octets)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(100):
+                    nursery.start_soon(follow, number)
+            assert len(whole) == 50
+            assert min(whole) >= size * 127 // 128
+
+
 @pytest.mark.long
 async def test_ten_thousand_aborted_streams_leave_memory_and_descriptors(tmp_path: pathlib.Path) -> None:
-    """A62: after a first thousand, ten thousand more change both by less than 5 %."""
+    """A66: after a first thousand, ten thousand more change both by less than 5 %."""
     async with open_joined(tmp_path) as joined:
         watches = joined.kube.open_streams
         await abort_some(joined, 1000)

@@ -95,7 +95,7 @@ async def test_a_single_loss_is_made_good_after_a_second(autojump_clock: trio.te
 
 
 async def test_after_three_misses_the_hub_is_looked_for_anew(autojump_clock: trio.testing.MockClock) -> None:
-    """A30, A42: fifteen seconds of silence, and again after each further fifteen."""
+    """A30, A48: fifteen seconds of silence, and again after each further fifteen."""
     udp, facts = ScriptedUdp(lambda number, _: None), Facts()
     lost, _ = await beat_for(31, udp, facts)
     assert lost == [15, 30]
@@ -109,7 +109,7 @@ async def test_an_answer_in_between_begins_the_count_anew(autojump_clock: trio.t
 
 
 async def test_the_hub_may_ask_for_everything_again(autojump_clock: trio.testing.MockClock) -> None:
-    """A42: a restarted hub has forgotten the control line."""
+    """A48: a restarted hub has forgotten the control line."""
     udp = ScriptedUdp()
     udp.send_channel.send_nowait((trio.current_time() + 1, Datagram(ASK, 1, 5, 0).encode()))
     udp.send_channel.send_nowait((trio.current_time() + 1, b"DHx"))
@@ -301,7 +301,7 @@ async def test_a_newer_configuration_is_applied_and_acknowledged_and_a_wrong_one
 
 
 async def test_a_refusal_is_shown_and_the_hub_left_alone_for_a_minute(autojump_clock: trio.testing.MockClock) -> None:
-    """A66 in small: VersionTooOld says which side is old; welcome ends it."""
+    """A76 in small: VersionTooOld says which side is old; welcome ends it."""
     hub, facts = Hub(), Facts(problem="")
     hub.first = [{"type": "refused", "code": "VersionTooOld", "detail": "the edge is too old"}]
 
@@ -316,7 +316,7 @@ async def test_a_refusal_is_shown_and_the_hub_left_alone_for_a_minute(autojump_c
 
 
 async def test_a_lost_line_is_opened_again_and_more_slowly_each_time(autojump_clock: trio.testing.MockClock) -> None:
-    """A42: back-off from half a second to fifteen; the hub may call it sooner."""
+    """A48: back-off from half a second to fifteen; the hub may call it sooner."""
     hub = Hub()
 
     async def refuse(port: int) -> Any:

@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 async def test_a_restarted_hub_is_found_again_without_an_invite(tmp_path: pathlib.Path) -> None:
-    """A42, D20: new sessions, a new control line, everything said again, the same key and address."""
+    """A48, D20: new sessions, a new control line, everything said again, the same key and address."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path, heartbeat=1) as joined:
             hub = joined.hub
@@ -90,7 +90,7 @@ async def test_the_goodbye_says_why(tmp_path: pathlib.Path, change: str, reason:
 async def test_a_deleted_cluster_says_so_and_leaves_the_hub_alone(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A36: no tries but one question in ten minutes; A44: a new invite ends that without a restart."""
+    """A36: no tries but one question in ten minutes; A77: a new invite ends that without a restart."""
     monkeypatch.setattr("edge_agent.agent._HEAL", (0.5, 600.0))
     monkeypatch.setattr("edge_agent.facts.SEEN_LIMIT", 1.5)
     with trio.fail_after(PATIENCE), caplog.at_level(logging.INFO):
@@ -119,7 +119,7 @@ async def until_problem(joined: Joined, code: str) -> None:
 
 
 async def test_a_secret_that_was_emptied_is_told_and_the_tunnel_lives_on(tmp_path: pathlib.Path) -> None:
-    """A44: no crash; log and readiness say NeedsNewInvite."""
+    """A77: no crash; log and readiness say NeedsNewInvite."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
             joined.kube.put("/api/v1/namespaces/daalu-edge/secrets/daalu-edge-key", {"kind": "Secret"})

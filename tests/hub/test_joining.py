@@ -410,7 +410,7 @@ async def test_a_reinstall_in_the_same_cluster_is_an_event_and_no_theft(tmp_path
         assert await refusal(hub, document) == (409, "token_used")
         assert await hub.alerts() == []
         page = await hub.services.clusters.events(hub.admin, invite.cluster_id)
-        assert (page.items[0].kind, page.items[0].reason) == ("invite.reused", "NeedsNewInvite")
+        assert (page.items[0].kind, page.items[0].reason) == ("invite.needed", "NeedsNewInvite")
         again = await hub.services.clusters.regenerate(hub.admin, invite.cluster_id)
         key = await hub.redeem(again, cluster_uid="uid-a")
         assert (await hub.row(invite.cluster_id)).address == address

@@ -199,6 +199,24 @@ class Node:
         top = next(path for path in cgroup_hierarchies() if (path / self.cgroup).exists()) / self.cgroup
         return {int(word) for file in top.rglob("cgroup.procs") for word in file.read_text().split()}
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._kubelet is not None
+
+    def container_processes(self, pod_uid: str, word: str) -> list[int]:
+        """The processes of a pod whose command line has this word."""
+        pods = next(path for path in cgroup_hierarchies() if (path / self.cgroup).exists()) / self.cgroup
+        found = []
+        for file in pods.rglob("cgroup.procs"):
+            if pod_uid not in str(file):
+                continue
+            for pid in file.read_text().split():
+                with contextlib.suppress(OSError):
+                    if word in Path(f"/proc/{pid}/cmdline").read_text():
+                        found.append(int(pid))
+        return found
+
     def close(self) -> None:
         """End the node; what is left (mounts, links, rules) goes with the sandbox, `remove_cgroups` takes the rest."""
         with contextlib.suppress(Exception):
@@ -241,11 +259,15 @@ def make_pause_image(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_cluster(*, hosts: dict[str, str] | None = None, label: str = "cluster") -> Iterator[Node]:
-    """A whole cluster of one node in a sandbox of its own."""
+def open_cluster(
+    *, hosts: dict[str, str] | None = None, label: str = "cluster", authority: Path | None = None
+) -> Iterator[Node]:
+    """A whole cluster of one node in a sandbox of its own, which may trust one more authority."""
     with open_sandbox(label) as sandbox:
         node: Node | None = None
         try:
+            if authority is not None:
+                sandbox.trust(authority)
             node = Node(ControlPlane(sandbox, scheduler=True), hosts=hosts)
             node.start()
             yield node

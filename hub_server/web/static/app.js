@@ -15,6 +15,7 @@
     const pad = (n) => String(n).padStart(2, "0");
     return (s >= 3600 ? `${Math.floor(s / 3600)}:` : "") + `${pad(Math.floor(s / 60) % 60)}:${pad(s % 60)}`;
   };
+  const title = (iso) => iso.slice(0, 19).replace("T", " ") + " UTC";
   const tick = () => {
     const now = Date.now() + skew;
     for (const time of $$("time[data-tick]")) {
@@ -22,14 +23,15 @@
       const left = Math.max(0, Math.ceil((Date.parse(time.dateTime) - now) / 1000));
       const text = { age: () => age(past), clock: () => clock(past), until: () => clock(left), due: () => age(left) }[time.dataset.tick]();
       if (time.textContent !== text) time.textContent = text;
+      if (!time.title) time.title = title(time.dateTime);
     }
   };
+  tick();
   setInterval(tick, 1000);
   document.addEventListener("htmx:after:swap", tick);
 
   // --- what the stream says besides fragments: when each row was seen and shook hands -----------------------------
   document.addEventListener("seen", (event) => {
-    const title = (iso) => iso.slice(0, 19).replace("T", " ") + " UTC";
     for (const [id, iso] of Object.entries(JSON.parse(event.detail.data))) {
       const time = document.getElementById(id);
       if (!time || !iso || time.dateTime === iso) continue;
