@@ -304,7 +304,10 @@ def _redeem(
 
 
 def _repeat(connection: Connection, core: Core, request: Request, invite: Any, remote: str) -> _Redeemed | _Misuse:
-    """A token that was used: the same answer for the same key within a day, and an alert for another key."""
+    """A token that was used: the same answer for the same key within a day, and an alert for another key.
+
+    Another key from the same cluster is no theft but a new installation with the old command: an event says so.
+    """
     now, peers = core.now(), schema.peers
     is_same_key = tokens.same(invite.used_pubkey, request.public_key)
     if is_same_key and now - invite.used_at <= tokens.RETRY_LIFETIME:
@@ -317,6 +320,18 @@ def _repeat(connection: Connection, core: Core, request: Request, invite: Any, r
     audit.append(connection, _entry(invite.tenant_id, invite.cluster_id, now, remote, invite.id, "token_used"))
     if is_same_key:
         detail = "this token was used by this very cluster more than a day ago: regenerate the invite"
+        return _Misuse(invite.tenant_id, invite.cluster_id, detail, is_alert=False)
+    if request.cluster_uid and request.cluster_uid == invite.used_cluster_uid:
+        detail = "this token was used by this very cluster, which has lost its key since: regenerate the invite"
+        add_event(
+            connection,
+            tenant_id=invite.tenant_id,
+            cluster_id=invite.cluster_id,
+            kind="invite.needed",
+            at=now,
+            reason=Reason.NEEDS_NEW_INVITE.value,
+            detail=f"from {remote}, with the token that this cluster used already",
+        )
         return _Misuse(invite.tenant_id, invite.cluster_id, detail, is_alert=False)
     told = f"tried from {remote} with another key than the one that redeemed it from {invite.used_from}"
     clusters = schema.clusters

@@ -107,6 +107,35 @@ class Stage:
         assert words[0] == "helm"
         return self.plane.helm(*words[1:], major=major)
 
+    def invite(self, name: str) -> tuple[str, list[str]]:
+        """A new cluster and its printed command, by the JSON API."""
+        created = self.hub.call("POST", "/v1/tenants/default/clusters", name=name)
+        return created["cluster_id"], shlex.split(created["command"].replace("\\\n", ""))
+
+    def join(self, name: str, major: int = 3) -> tuple[str, float]:
+        """Run the command of a new invite; the cluster's id, and the seconds to the green row."""
+        cluster_id, words = self.invite(name)
+        begin = time.monotonic()
+        self.helm(words, major)
+        self.hub.until_phase(cluster_id, "connected")
+        return cluster_id, time.monotonic() - begin
+
+    def clear(self) -> None:
+        """The node is up and nothing of an edge remains, not even the namespace."""
+        if not self.node.is_up:
+            self.node.start()
+        if "daalu-edge" in self.plane.helm("list", "-n", NAMESPACE, "-q"):
+            self.plane.helm("uninstall", "-n", NAMESPACE, "daalu-edge")
+        self.plane.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true")
+
+    def kubeconfig(self, cluster_id: str) -> str:
+        """A fresh kubeconfig for a cluster, by the JSON API; its path in the hub's sandbox."""
+        issued = self.hub.call("POST", f"/v1/clusters/{cluster_id}/kubeconfigs")
+        path = self.hub.sandbox.folder / f"{issued['id']}.kubeconfig"
+        path.touch(mode=0o600)
+        path.write_text(issued["yaml"])
+        return str(path)
+
     def publish(self, image: Path) -> None:
         """Put chart and image where the handbook says that they are; the node has to pull them."""
         self.plane.helm("push", str(self.chart), CHARTS, major=3)

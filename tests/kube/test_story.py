@@ -49,7 +49,7 @@ def installed(stage: Stage) -> str:
     stage.note("helm install returned", time.monotonic() - begin)
     stage.hub.until_phase(cluster_id, "connected")
     stage.note("helm install to green row", time.monotonic() - begin)
-    stage.browser("wait", "#waiting", "API server answers.")
+    stage.browser("wait", "#waiting", "Connected: the tunnel is up and the API server answers.")
     stage.browser("shot", "04-connected")
     return cluster_id
 
@@ -269,7 +269,7 @@ def test_a_patch_widens_what_the_edge_may_do(stage: Stage, installed: str) -> No
         "the hub writes to no cluster"
     )
     stage.plane.kubectl("apply", "-f", "-", text_in=manifest)
-    browser("click", "main form[action$=check] button")
+    browser("click", "#checks button")
     browser("wait", "ul.rules.card", "granted")
     assert "missing" not in browser("text", "ul.rules.card")
     browser("shot", "12-checked")

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import json
 import os
-import shlex
 import signal
 import ssl
 import statistics
@@ -22,7 +21,6 @@ import pytest
 from tests.kube import hub as hubs
 from tests.kube.build import cache
 from tests.kube.controlplane import ADDRESS, PORT
-from tests.kube.hub import Hub
 from tests.kube.sandbox import eventually
 from tests.kube.stage import HUB_ADDRESS, IMAGE, NAMESPACE, Stage, say
 from tests.kube.weather import ROUGH
@@ -47,32 +45,8 @@ def summary(values: list[float]) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def empty(stage: Stage) -> Stage:
     """The stage with a node that is up and holds no edge."""
-    if not stage.node.is_up:
-        stage.node.start()
-    remove(stage)
+    stage.clear()
     return stage
-
-
-def remove(stage: Stage) -> None:
-    """Nothing of an edge remains, not even the namespace."""
-    if "daalu-edge" in stage.plane.helm("list", "-n", NAMESPACE, "-q"):
-        stage.plane.helm("uninstall", "-n", NAMESPACE, "daalu-edge")
-    stage.plane.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true")
-
-
-def invite(hub: Hub, name: str) -> tuple[str, list[str]]:
-    """A new cluster and its printed command, by the JSON API."""
-    created = hub.call("POST", "/v1/tenants/default/clusters", name=name)
-    return created["cluster_id"], shlex.split(created["command"].replace("\\\n", ""))
-
-
-def join(stage: Stage, name: str, major: int = 3) -> tuple[str, float]:
-    """Run the printed command; the cluster's id, and the seconds to the green row."""
-    cluster_id, words = invite(stage.hub, name)
-    begin = time.monotonic()
-    stage.helm(words, major)
-    stage.hub.until_phase(cluster_id, "connected")
-    return cluster_id, time.monotonic() - begin
 
 
 def test_twenty_installs_over_a_rough_link_and_as_many_removals(empty: Stage) -> None:
@@ -80,7 +54,7 @@ def test_twenty_installs_over_a_rough_link_and_as_many_removals(empty: Stage) ->
     greens, grays = [], []
     with empty.weather(ROUGH):
         for number in range(ROUNDS):
-            cluster_id, seconds = join(empty, f"round-{number}", 3 + number % 2)
+            cluster_id, seconds = empty.join(f"round-{number}", 3 + number % 2)
             greens.append(seconds)
             begin = time.monotonic()
             empty.plane.helm("uninstall", "-n", NAMESPACE, "daalu-edge", major=3 + number % 2)
@@ -88,7 +62,7 @@ def test_twenty_installs_over_a_rough_link_and_as_many_removals(empty: Stage) ->
             grays.append(time.monotonic() - begin)
             assert row["reason"] == "EdgeShutDown"
             say(f"round {number + 1}: green after {greens[-1]:.2f} s, disconnected after {grays[-1]:.2f} s")
-            remove(empty)
+            empty.clear()
     empty.note("helm install to green row, 1 % loss and 40 ms", summary(greens))
     empty.note("helm uninstall to disconnected, 1 % loss and 40 ms", summary(grays))
     assert summary(greens)["p95"] <= 30
@@ -99,8 +73,8 @@ def test_twenty_installs_over_a_rough_link_and_as_many_removals(empty: Stage) ->
 @pytest.fixture(scope="module")
 def joined(empty: Stage) -> tuple[Stage, str]:
     """A cluster that stays for the tests after it."""
-    remove(empty)
-    cluster_id, _ = join(empty, "stays")
+    empty.clear()
+    cluster_id, _ = empty.join("stays")
     return empty, cluster_id
 
 
@@ -201,12 +175,10 @@ def test_a_hundred_megabytes_of_logs(joined: tuple[Stage, str]) -> None:
         stage.plane.kubectl(
             "wait", "-n", "default", "pod/talker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=300s"
         )
-        issued = stage.hub.call("POST", f"/v1/clusters/{cluster_id}/kubeconfigs")
-        path = stage.hub.sandbox.folder / "logs.kubeconfig"
-        path.write_text(issued["yaml"])
+        path = stage.kubeconfig(cluster_id)
         kubectl = [str(cache() / "bin/kubectl-new"), "logs", "-f", "-n", "default", "talker"]
         for what, run in (
-            ("through the tunnel", lambda: stage.hub.sandbox.popen(*kubectl, "--kubeconfig", str(path))),
+            ("through the tunnel", lambda: stage.hub.sandbox.popen(*kubectl, "--kubeconfig", path)),
             ("from the API server itself", lambda: stage.node.sandbox.popen(*kubectl, env=stage.plane.env)),
         ):
             begin = time.monotonic()
