@@ -18,7 +18,11 @@ from tests.hub import landscape
 from tests.hub.whole import Whole, whole_hub
 from tests.machine import find_program
 
-pytestmark = pytest.mark.needs("chromium")
+# The driver's pipes are collected in whichever thread comes first, which asyncio warns of; it says nothing of the hub.
+pytestmark = [
+    pytest.mark.needs("chromium"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 async def browse(whole: Whole, work: Callable[[BrowserContext], Any], **options: Any) -> Any:
