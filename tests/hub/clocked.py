@@ -148,7 +148,7 @@ class Bench:
             role=role,
             scopes=scopes if scopes is not None else [right.value for right in RIGHTS[role]],
         )
-        return made.token
+        return made.secret
 
     async def tenant(self, slug: str) -> str:
         """Another tenant, of which the administrator is an admin; its id."""
@@ -186,6 +186,7 @@ class Bench:
         invite = await self.invite(name)
         await self.redeem(invite)
         self.presence.handshake_confirmed(invite.cluster_id, REMOTE, self.clock())
+        await self.presence.flush()
         return invite.cluster_id
 
     def beat(self, cluster_id: str) -> None:
