@@ -130,6 +130,7 @@ class Stage:
 
     def kubeconfig(self, cluster_id: str) -> str:
         """A fresh kubeconfig for a cluster, by the JSON API; its path in the hub's sandbox."""
+        self.hub.reauthenticate()
         issued = self.hub.call("POST", f"/v1/clusters/{cluster_id}/kubeconfigs")
         path = self.hub.sandbox.folder / f"{issued['id']}.kubeconfig"
         path.touch(mode=0o600)

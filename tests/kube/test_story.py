@@ -7,7 +7,6 @@ a chromium at the hub's pages. Screenshots of each step are kept in `build/e2e`,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import signal
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.kube.build import cache
-from tests.kube.sandbox import CommandFailed, eventually
+from tests.kube.sandbox import eventually
 from tests.kube.stage import NAMESPACE, Stage, say
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(2400)]
@@ -329,8 +328,8 @@ def test_another_cluster_by_helm_4(stage: Stage) -> None:
     stage.helm(words, 4)
     stage.hub.until_phase(cluster_id, "connected")
     stage.note("helm 4 install to green row", time.monotonic() - begin)
-    with contextlib.suppress(CommandFailed):
-        stage.plane.helm("test", "-n", NAMESPACE, "daalu-edge", "--timeout", "120s", major=4)
+    words = ["test", "-n", NAMESPACE, "daalu-edge", "--timeout", "120s", "--logs"]
+    assert "Succeeded" in stage.plane.helm(*words, major=4)
     begin = time.monotonic()
     stage.node.stop()
     row, _ = stage.hub.until_phase(cluster_id, "disconnected")
