@@ -296,8 +296,8 @@ async def _get(run: _Run) -> int:
             run.print(_printed(run, table, resource, prefix))
     if left and not found_any and len(left) == 1:
         raise left[0]
-    for failure in left:
-        run.print(f"{failure}\n")
+    for one in left:
+        run.print(f"{one}\n")
     if not found_any and not left and not run.command.is_set("ignore-not-found"):
         where = f" in {run.namespace} namespace" if run.namespace and any(scopes) else ""
         run.print(f"No resources found{where}.\n" if where else "No resources found\n")
