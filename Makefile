@@ -35,7 +35,7 @@ test-long: $(VENV)/installed ## The tests that take minutes: rekeying, expiry, r
 
 e2e: $(VENV)/installed ## The story on a real Kubernetes node, by a real browser; root; builds Kubernetes the first time
 	$(BIN)/python tests/tools/prepare_kubernetes.py
-	$(BIN)/python -m pytest -m kube tests/kube -x -v $(ARGS)
+	$(BIN)/python -m pytest -m kube tests/kube -x -v -s $(ARGS)
 
 lint: $(VENV)/installed ## ruff, mypy and the floors of the architecture
 	$(BIN)/ruff check .

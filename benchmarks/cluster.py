@@ -124,7 +124,7 @@ class Cluster:
     """The API server.
 
     Attributes:
-        token: what a request must bring.
+        token: what a request must bring; without one, everybody is let in.
         port: on 127.0.0.1, plain HTTP.
         open_streams: watches and logs that run.
     """
@@ -192,9 +192,11 @@ class Cluster:
                     spec={"nodeName": "demo-1", "containers": [{"name": app, "image": "demo"}]},
                     status={"phase": "Running", "podIP": "10.1.0.9"},
                 )  # fmt: skip
+        started = _STARTED.strftime("%Y-%m-%dT%H:%M:%SZ")
         self.add(
             EVENT, "front-0.1", "shop", type="Normal", reason="Demo", message="this cluster is the demonstration's",
             involvedObject={"kind": "Pod", "name": "front-0", "namespace": "shop"},
+            firstTimestamp=started, lastTimestamp=started, count=1,
         )  # fmt: skip
 
     # --- one connection ----------------------------------------------------------------------------------------------
@@ -207,7 +209,11 @@ class Cluster:
                 body = b""
                 while isinstance(event := await _next(http, stream), h11.Data):
                     body += event.data
-                await self._answer(_Call(http, stream, request, body))
+                call = _Call(http, stream, request, body)
+                try:
+                    await self._answer(call)
+                except (ValueError, LookupError, AttributeError):
+                    await call.fail(400, "BadRequest", "the demonstration does not understand this request")
                 if http.our_state is not h11.DONE:
                     return
                 http.start_next_cycle()
@@ -217,7 +223,7 @@ class Cluster:
             await trio.aclose_forcefully(stream)
 
     async def _answer(self, call: _Call) -> None:
-        if call.header("authorization") != f"Bearer {self.token}":
+        if self.token and call.header("authorization") != f"Bearer {self.token}":
             await call.fail(401, "Unauthorized", "Unauthorized")
         elif (fixed := self._fixed(call.path)) is not None:
             await call.send(200, fixed)
@@ -259,13 +265,16 @@ class Cluster:
                     "namespaced": kind.namespaced,
                     "verbs": list(_READ),
                     "shortNames": list(kind.short),
+                    "categories": ["all"] if kind in (POD, SERVICE, DEPLOYMENT) else [],
                 }
                 for kind in mine
             ],
         }
 
     async def _review(self, call: _Call) -> None:
-        document = json.loads(call.body)
+        document = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "metadata": {}}
+        # kubectl asks in protobuf, and understands an answer in JSON.
+        document |= {"spec": _spec_of(call.body)} if call.body.startswith(b"k8s\0") else json.loads(call.body)
         asked = document["spec"].get("resourceAttributes", {})
         may = asked.get("verb") in _READ and asked.get("resource") != "secrets"
         status = {"allowed": may} if may else {"allowed": False, "reason": "the demonstration is for reading"}
@@ -421,6 +430,39 @@ def _parse(path: str) -> tuple[Kind, str, str] | None:
     return None
 
 
+def _fields(octets: bytes) -> dict[int, bytes]:
+    """The length-delimited fields of a protobuf message; of each number the last."""
+    found: dict[int, bytes] = {}
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            value |= (octets[at] & 127) << shift
+            at, shift = at + 1, shift + 7
+            if octets[at - 1] < 128:
+                return value
+
+    while at < len(octets):
+        tag = number()
+        size = number()
+        if tag & 7 == 2:
+            found[tag >> 3] = octets[at : at + size]
+            at += size
+    return found
+
+
+def _spec_of(body: bytes) -> dict[str, Any]:
+    """The spec of a SelfSubjectAccessReview that came as protobuf: envelope, object, spec, attributes."""
+    spec = _fields(_fields(_fields(body[4:])[2])[2])
+    if 1 not in spec:
+        return {}
+    names = {1: "namespace", 2: "verb", 3: "group", 4: "version", 5: "resource", 6: "subresource", 7: "name"}
+    attributes = _fields(spec[1])
+    return {"resourceAttributes": {names[at]: text.decode() for at, text in attributes.items() if at in names}}
+
+
 def _is_selected(one: dict[str, Any], words: dict[str, str]) -> bool:
     labels = one["metadata"]["labels"]
     for term in filter(None, words.get("labelSelector", "").split(",")):
@@ -467,9 +509,9 @@ def _table(kind: Kind, objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def open_cluster(*, nodes: int = 3, port: int = 0) -> AsyncIterator[Cluster]:
+async def open_cluster(*, nodes: int = 3, port: int = 0, token: str | None = None) -> AsyncIterator[Cluster]:
     """A running API server on 127.0.0.1."""
-    cluster = Cluster()
+    cluster = Cluster() if token is None else Cluster(token)
     cluster.populate(nodes)
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")

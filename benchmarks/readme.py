@@ -13,7 +13,7 @@ RESULTS: Final = REPOSITORY / "benchmarks/results"
 README: Final = REPOSITORY / "benchmarks/README.md"
 HEADING: Final = "## Last results\n"
 _IN_HEADING: Final = ("date", "machine")
-_NAMES: Final = ("tunnel", "kernel", "handshake", "scale", "crypto", "steps", "long")
+_NAMES: Final = ("tunnel", "netstack", "kernel", "handshake", "scale", "crypto", "steps", "long")
 
 
 def section(results: list[Result]) -> str:

@@ -1,4 +1,4 @@
-"""Write the table of values into the chart's README: names and meanings from the schema, defaults from values.yaml.
+"""Write the schema's words beside the values: as the table of the chart's README, and as comments of values.yaml.
 
 python chart/readme.py          write it
 python chart/readme.py --check  only say whether it is current
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,15 +46,39 @@ def renewed(readme: str) -> str:
     return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
 
 
+def commented(values: str) -> str:
+    """The values with the description of each key above it; a comment at the very top stays."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    lines: list[str] = []
+    path: list[tuple[int, dict[str, Any]]] = [(-1, schema)]
+    for number, line in enumerate(values.splitlines()):
+        text = line.lstrip()
+        if text.startswith("#") and number:
+            continue
+        name, colon, _ = text.partition(":")
+        if colon and not text.startswith(("#", "-")):
+            depth = len(line) - len(text)
+            while path[-1][0] >= depth:
+                path.pop()
+            one = path[-1][1].get("properties", {}).get(name)
+            if one is not None:
+                path.append((depth, one))
+                wrapped = textwrap.wrap(one["description"], 116 - depth)
+                lines += [f"{' ' * depth}# {words}" for words in wrapped]
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Write or check."""
-    path = CHART / "README.md"
-    old = path.read_text()
-    new = renewed(old)
-    if "--check" in sys.argv[1:]:
-        return int(old != new)
-    path.write_text(new)
-    return 0
+    is_old = False
+    for name, renew in (("README.md", renewed), ("values.yaml", commented)):
+        path = CHART / name
+        old = path.read_text()
+        is_old |= old != renew(old)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(renew(old))
+    return int(is_old and "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":

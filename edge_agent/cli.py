@@ -133,9 +133,11 @@ def _bootstrap(settings: Settings) -> int:
 
     async def work() -> tuple[int, str]:
         kube = Kube(settings)
-        return await run_bootstrap(
-            Bootstrap(settings, open_store(settings, kube), kube, HubApi(settings)), settings.deadline
-        )
+        try:
+            job = Bootstrap(settings, open_store(settings, kube), kube, HubApi(settings))
+            return await run_bootstrap(job, settings.deadline)
+        finally:
+            await kube.aclose()
 
     code, line = trio.run(work)
     print(line, flush=True)

@@ -75,6 +75,12 @@ class _Checks:
         self._hub: Answer | None = None
         self._asked_at = 0.0
 
+    async def run(self, hops: list[Hop]) -> int:
+        try:
+            return await run_hops(hops, show=_show)
+        finally:
+            await self._kube.aclose()
+
     async def dns(self) -> Finding:
         try:
             infos = await trio.socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
@@ -147,7 +153,7 @@ class _Checks:
         ends_at = trio.current_time() + _HANDSHAKE_PATIENCE
         while True:
             finding = await self.handshake()
-            if finding.is_ok or trio.current_time() > ends_at:
+            if finding.is_ok is not False or trio.current_time() > ends_at:
                 return finding
             await trio.sleep(2)
 
@@ -224,7 +230,7 @@ async def doctor(settings: Settings) -> int:
         ("secret", checks.secret),
         ("handshake", checks.handshake),
     ]
-    return await run_hops(hops, show=_show)
+    return await checks.run(hops)
 
 
 async def test(settings: Settings) -> int:
@@ -234,7 +240,7 @@ async def test(settings: Settings) -> int:
         return 2
     checks = _Checks(settings)
     hops: list[Hop] = [("secret", checks.secret), ("handshake", checks.handshake_patiently), ("api", checks.api)]
-    return await run_hops(hops, show=_show)
+    return await checks.run(hops)
 
 
 def _show(line: str) -> None:

@@ -7,17 +7,22 @@ a MAC in `Daalu-Answer-Mac`, so that an edge believes the hub of its token and n
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import Any, Final
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from hub_server.domain.errors import HubError
+from hub_server.domain.errors import HubError, Unavailable
 from hub_server.services.joining import Answer, Joining, Refused, parse_request_untrusted
 
 __all__ = ["problem", "routes"]
+
+log = structlog.get_logger("hub.bootstrap")
 
 _BODY_LIMIT: Final = 64 * 1024
 
@@ -45,6 +50,10 @@ async def _answered(request: Request, joining: Joining, *, has_token: bool, remo
         answer = await (joining.redeem(asked, remote) if has_token else joining.about(asked))
     except HubError as refusal:
         return problem(refusal)
+    except SQLAlchemyError:
+        # To the edge it must not look final: it tries again for as long as its token is good.
+        log.exception("the database does not answer")
+        return problem(Unavailable("the hub is busy: try again in a moment"))
     return _signed(answer)
 
 
@@ -55,10 +64,11 @@ def _remote(request: Request) -> str:
 async def _document(request: Request) -> Any:
     body = b""
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _BODY_LIMIT:
-                raise Refused(413, "too_large", f"a request has at most {_BODY_LIMIT} octets")
+        async with contextlib.aclosing(request.stream()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > _BODY_LIMIT:
+                    raise Refused(413, "too_large", f"a request has at most {_BODY_LIMIT} octets")
     except ClientDisconnect:
         raise Refused(400, "bad_request", "the request broke off") from None
     try:

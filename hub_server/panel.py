@@ -106,6 +106,7 @@ class _Run:
         self._room = LONGEST_OUTPUT
         self._upstream = upstream
         self._grant = grant
+        self._discovered: list[list[Resource]] | None = None
 
     def print(self, text: str) -> None:
         """Print, up to the limit."""
@@ -193,6 +194,8 @@ class _Run:
 
     async def discovered(self) -> list[list[Resource]]:
         """Every resource of the cluster, group by group, the core first."""
+        if self._discovered is not None:
+            return self._discovered
         groups = await self.ask("/apis")
         found = [kubectl.resources_of_discovery("", await self.ask("/api/v1"))]
         for group in groups.get("groups") or ():
@@ -203,6 +206,7 @@ class _Run:
                 except _Failed:
                     continue  # an aggregated API that is away hides no other
                 found.append(kubectl.resources_of_discovery(str(group.get("name", "")), document))
+        self._discovered = found
         return found
 
     def path(self, resource: Resource, name: str = "") -> str:
@@ -236,8 +240,9 @@ def _failure_of(status: int, document: Any) -> _Failed:
 # --- get -------------------------------------------------------------------------------------------------------------
 
 
-def _targets(words: tuple[str, ...]) -> list[tuple[str, list[str]]]:
-    """`pods a b`, `pods,svc` and `pod/a svc/b` to resource words and names."""
+async def _targets(run: _Run) -> list[tuple[str, list[str]]]:
+    """`pods a b`, `pods,svc`, `all` and `pod/a svc/b` to resource words and names."""
+    words = run.command.words
     if not words:
         raise LineRefused("name a resource, such as: get pods")
     if any("/" in word for word in words):
@@ -245,37 +250,39 @@ def _targets(words: tuple[str, ...]) -> list[tuple[str, list[str]]]:
         if any(len(pair) != 2 or not all(pair) for pair in pairs):
             raise LineRefused("either TYPE NAME, or TYPE/NAME throughout")
         return [(kind, [name]) for kind, name in pairs]
-    kinds = [
-        kind for word in words[0].split(",") if word for kind in (kubectl.all_resources() if word == "all" else [word])
-    ]
+    kinds: list[str] = []
+    for word in filter(None, words[0].split(",")):
+        if word != "all":
+            kinds.append(word)
+            continue
+        every = [one for group in await run.discovered() for one in group if "all" in one.categories]
+        kinds += [f"{one.plural}.{one.group}" if one.group else one.plural for one in every] or [word]
     return [(kind, list(words[1:])) for kind in kinds]
 
 
 async def _get(run: _Run) -> int:
-    targets = _targets(run.command.words)
+    targets = await _targets(run)
     output = run.command.flags.get("output", "")
     if output in ("json", "yaml"):
         return await _get_documents(run, targets, output)
     has_several = len(targets) > 1
     found_any = False
-    code = 0
+    left: list[_Failed] = []
     scopes = []
     for word, names in targets:
         resource = await run.resource(word)
         scopes.append(resource.is_namespaced)
         prefix = f"{resource.named}/" if has_several or run.command.is_set("show-kind") else ""
+        failures: list[_Failed] = []
         try:
-            table = await _table(run, resource, names)
+            table = await _table(run, resource, names, failures)
         except _Failed as failure:
-            if failure.status == 404 and run.command.is_set("ignore-not-found"):
-                continue
-            if not has_several and not names:
+            if not has_several:
                 raise
-            if failure.forbidden and not has_several:
-                raise
-            run.print(f"{failure}\n")
-            code = 1
-            continue
+            table, failures = {}, [failure]
+        if run.command.is_set("ignore-not-found"):
+            failures = [one for one in failures if one.status != 404]
+        left += failures
         rows = table.get("rows") or ()
         if not rows:
             continue
@@ -287,20 +294,27 @@ async def _get(run: _Run) -> int:
                 run.print(f"{resource.named}/{_metadata(row).get('name', '')}\n")
         else:
             run.print(_printed(run, table, resource, prefix))
-    if not found_any and not code and not run.command.is_set("ignore-not-found"):
+    if left and not found_any and len(left) == 1:
+        raise left[0]
+    for one in left:
+        run.print(f"{one}\n")
+    if not found_any and not left and not run.command.is_set("ignore-not-found"):
         where = f" in {run.namespace} namespace" if run.namespace and any(scopes) else ""
         run.print(f"No resources found{where}.\n" if where else "No resources found\n")
-    return code
+    return 1 if left else 0
 
 
-async def _table(run: _Run, resource: Resource, names: list[str]) -> dict[str, Any]:
-    """Rows of a collection, page by page, or of the objects that are named."""
+async def _table(run: _Run, resource: Resource, names: list[str], failures: list[_Failed]) -> dict[str, Any]:
+    """Rows of a collection, page by page, or of the objects that are named; those that fail hide no other."""
     whole: dict[str, Any] = {}
     if names:
         if run.command.is_set("all-namespaces") and resource.is_namespaced:
             raise _Failed("error: a resource cannot be retrieved by name across all namespaces")
         for name in names:
-            _join(whole, await run.ask(run.path(resource, name), accept=_TABLE))
+            try:
+                _join(whole, await run.ask(run.path(resource, name), accept=_TABLE))
+            except _Failed as failure:
+                failures.append(failure)
         return whole
     query: dict[str, Any] = {"limit": _PAGE}
     for flag, parameter in (("selector", "labelSelector"), ("field-selector", "fieldSelector")):
@@ -394,7 +408,7 @@ async def _get_documents(run: _Run, targets: list[tuple[str, list[str]]], output
 
 async def _describe(run: _Run) -> int:
     is_first = True
-    for word, names in _targets(run.command.words):
+    for word, names in await _targets(run):
         resource = await run.resource(word)
         if names:
             documents = [await run.ask(run.path(resource, name)) for name in names]
@@ -445,12 +459,13 @@ def _source(event: Mapping[str, Any]) -> str:
 def _last_seen(event: Mapping[str, Any]) -> float:
     series = event.get("series") or {}
     times = [series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")]
-    times += [event.get("firstTimestamp"), (event.get("metadata") or {}).get("creationTimestamp")]
+    times.append(event.get("firstTimestamp"))
     return next((seconds for one in times if (seconds := seconds_of(one)) is not None), 0.0)
 
 
 def _seen(run: _Run, event: Mapping[str, Any]) -> str:
-    last = age(run.now() - _last_seen(event))
+    seen = _last_seen(event)
+    last = age(run.now() - seen) if seen else "<unknown>"
     count = (event.get("series") or {}).get("count") or event.get("count") or 1
     first = seconds_of(event.get("firstTimestamp")) or seconds_of(event.get("eventTime"))
     if count > 1 and first is not None:
@@ -519,7 +534,13 @@ async def _logs(run: _Run) -> int:
         if len(found) > 1:
             run.print(f"Found {len(found)} pods, using pod/{pod['metadata']['name']}\n")
     else:
-        pod = await run.ask(run.path(pods, name))
+        try:
+            pod = await run.ask(run.path(pods, name))
+        except _Failed as failure:
+            if failure.status != 404:
+                raise
+            text = f"error: e{str(failure)[1:]}"  # in kubectl's own words, which are not those of `get`
+            raise _Failed(f"{text} in namespace {json.dumps(run.namespace)}", status=404) from None
     name = str(pod["metadata"]["name"])
     containers = [str(one.get("name")) for one in (pod.get("spec") or {}).get("containers") or ()]
     container = flags.get("container") or (run.command.words[1] if len(run.command.words) > 1 else "")
@@ -770,7 +791,8 @@ async def _can_i(run: _Run) -> int:
     answer = await run.ask("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
     is_allowed = (answer.get("status") or {}).get("allowed") is True
     if not run.command.is_set("quiet"):
-        run.print("yes\n" if is_allowed else "no\n")
+        reason = str((answer.get("status") or {}).get("reason") or "")
+        run.print(("yes" if is_allowed else "no") + (f" - {reason}" if reason else "") + "\n")
     return 0 if is_allowed else 1
 
 

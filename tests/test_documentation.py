@@ -60,7 +60,7 @@ def test_the_commands_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) ->
     """Each `wgpy` line is parsed by the real parser, each `make` target is in the Makefile."""
     from wgpy.cli import build_parser
 
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+    lines = [line for block in blocks("console") for line in block.replace("\\\n", " ").splitlines()]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     seen = 0
     for line in lines:

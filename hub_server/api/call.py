@@ -6,6 +6,7 @@ answer, so that a program that lost the answer does not create twice.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import hmac
@@ -151,10 +152,11 @@ def _refuse_forged(request: Request, actor: Actor) -> None:
 async def _body(request: Request) -> Mapping[str, Any]:
     octets = b""
     try:
-        async for piece in request.stream():
-            octets += piece
-            if len(octets) > _BODY_LIMIT:
-                raise _Broken(f"a body has at most {_BODY_LIMIT} octets")
+        async with contextlib.aclosing(request.stream()) as pieces:
+            async for piece in pieces:
+                octets += piece
+                if len(octets) > _BODY_LIMIT:
+                    raise _Broken(f"a body has at most {_BODY_LIMIT} octets")
     except ClientDisconnect:
         raise _Broken("the request broke off") from None
     if not octets:

@@ -74,17 +74,6 @@ _KNOWN: Final = [
     *_known("batch", "v1", "jobs:Job:n cronjobs:CronJob:n:cj"),
     *_known("networking.k8s.io", "v1", "ingresses:Ingress:n:ing networkpolicies:NetworkPolicy:n:netpol"),
 ]
-# `kubectl get all`
-_CATEGORY_ALL: Final = (
-    "pods",
-    "services",
-    "daemonsets",
-    "deployments",
-    "replicasets",
-    "statefulsets",
-    "cronjobs",
-    "jobs",
-)
 
 
 def find_resource(word: str, more: Iterable[Resource] = ()) -> Resource | None:
@@ -96,11 +85,6 @@ def find_resource(word: str, more: Iterable[Resource] = ()) -> Resource | None:
             if not group or resource.group in (group, group.removeprefix(f"{version}.")) or group == version:
                 return resource
     return None
-
-
-def all_resources() -> list[str]:
-    """The plurals that `get all` stands for."""
-    return list(_CATEGORY_ALL)
 
 
 def resources_of_discovery(group: str, document: Mapping[str, Any]) -> list[Resource]:
@@ -203,11 +187,19 @@ def age(seconds: float) -> str:
 
 def to_json(value: Any) -> str:
     """As `-o json` prints it."""
-    return json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
+    # As Go writes them, lest a browser takes them for HTML.
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-_PLAIN: Final = re.compile(r"[A-Za-z_./][A-Za-z0-9_./@%+-]*(?:[ :][A-Za-z0-9_./@%+-]+)*")
-_WORDS: Final = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "~", ".inf", ".nan", "."}
+# Strings that YAML would take for something else: numbers in every notation, dates, words for true and for nothing.
+_NUMBER: Final = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?0[xX][0-9a-fA-F_]+|[-+]?0[bB][01_]+|[-+]?0[oO][0-7_]+"
+    r"|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    r"|\d{4}-\d{1,2}-\d{1,2}([Tt ]+\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?.*)?"
+)
+_WORDS: Final = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "~", "", "<<"}
+_LONGEST_LINE: Final = 80
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:
@@ -222,7 +214,8 @@ def to_yaml(value: Any, indent: int = 0) -> str:
             elif isinstance(inner, list) and inner:
                 lines.append(f"{pad}{_scalar(key)}:\n{to_yaml(inner, indent)}")
             else:
-                lines.append(f"{pad}{_scalar(key)}: {_scalar(inner, indent + 2)}\n")
+                name = f"{pad}{_scalar(key)}: "
+                lines.append(f"{name}{_scalar(inner, indent + 2, len(name))}\n")
         return "".join(lines)
     if isinstance(value, list) and value:
         lines = []
@@ -231,12 +224,12 @@ def to_yaml(value: Any, indent: int = 0) -> str:
                 body = to_yaml(inner, indent + 2)
                 lines.append(f"{pad}- {body[indent + 2 :]}")
             else:
-                lines.append(f"{pad}- {_scalar(inner, indent + 2)}\n")
+                lines.append(f"{pad}- {_scalar(inner, indent + 2, indent + 2)}\n")
         return "".join(lines)
     return f"{pad}{_scalar(value, indent)}\n"
 
 
-def _scalar(value: Any, indent: int = 0) -> str:
+def _scalar(value: Any, indent: int = 0, column: int = 0) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -252,9 +245,36 @@ def _scalar(value: Any, indent: int = 0) -> str:
         pad = " " * indent
         mark = "|" if text.endswith("\n") and not text.endswith("\n\n") else "|-" if not text.endswith("\n") else "|+"
         return f"{mark}\n" + "\n".join(f"{pad}{line}" if line else "" for line in text.rstrip("\n").split("\n"))
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
-        return text
-    return json.dumps(text, ensure_ascii=False)
+    if text.lower() in _WORDS or _NUMBER.fullmatch(text):
+        return json.dumps(text, ensure_ascii=False)
+    if not text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    if _may_be_plain(text):
+        return _folded(text, indent, column)
+    return _folded("'" + text.replace("'", "''") + "'", indent, column)
+
+
+def _may_be_plain(text: str) -> bool:
+    """Whether a string needs no quotes in YAML's block style."""
+    if text[0] in "#,[]{}&*!|>'\"%@`" or text[0] == " " or text[-1] in " :":
+        return False
+    if text[0] in "-?:" and text[1:2] in ("", " "):
+        return False
+    return not (text.startswith(("---", "...")) or ": " in text or " #" in text)
+
+
+def _folded(text: str, indent: int, column: int) -> str:
+    """Break a line at single blanks past eighty columns."""
+    shown: list[str] = []
+    for at, one in enumerate(text):
+        is_between = 0 < at < len(text) - 1 and text[at - 1] != " " and text[at + 1] != " "
+        if one == " " and column > _LONGEST_LINE and is_between:
+            shown.append("\n" + " " * indent)
+            column = indent
+        else:
+            shown.append(one)
+            column += 1
+    return "".join(shown)
 
 
 def _title(key: str) -> str:

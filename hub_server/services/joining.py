@@ -179,7 +179,7 @@ class Joining:
         if outcome.is_new:
             row = await self._presence.joined(outcome.cluster_id)
             if row is not None:
-                row.offered_cluster_uid, row.cluster_uid = None, request.cluster_uid
+                row.cluster_uid, row.offered_cluster_uid = outcome.uids
         return outcome.cluster_id, outcome.answer, outcome.psk
 
     # --- asking for oneself ------------------------------------------------------------------------------------------
@@ -231,6 +231,7 @@ class _Redeemed:
     answer: str
     psk: bytes
     is_new: bool
+    uids: tuple[str | None, str | None] = (None, None)  # of the cluster that the row stands for, and another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,8 @@ def _redeem(
             answer=answer,
         )
     )
-    joined: dict[str, Any] = {"cluster_uid": request.cluster_uid, "offered_cluster_uid": None}
+    uids = _uids(cluster.cluster_uid, request.cluster_uid)
+    joined: dict[str, Any] = {"cluster_uid": uids[0], "offered_cluster_uid": uids[1]}
     for name in ("kube_version", "chart_version", "agent_version"):
         if told := getattr(request, name)[:60]:
             joined[name] = told
@@ -300,11 +302,19 @@ def _redeem(
         detail=f"from {remote}; {address}",
     )
     audit.append(connection, _entry(cluster.tenant_id, cluster.id, now, remote, token_id, "ok"))
-    return _Redeemed(cluster.id, answer, psk, is_new=True)
+    return _Redeemed(cluster.id, answer, psk, is_new=True, uids=uids)
+
+
+def _uids(known: str | None, told: str | None) -> tuple[str | None, str | None]:
+    """The cluster that a row stands for, and another one that now comes in its place: its hello will block it (D18)."""
+    return (known or told, None) if known is None or told in (None, known) else (known, told)
 
 
 def _repeat(connection: Connection, core: Core, request: Request, invite: Any, remote: str) -> _Redeemed | _Misuse:
-    """A token that was used: the same answer for the same key within a day, and an alert for another key."""
+    """A token that was used: the same answer for the same key within a day, and an alert for another key.
+
+    Another key from the same cluster is no theft but a new installation with the old command: an event says so.
+    """
     now, peers = core.now(), schema.peers
     is_same_key = tokens.same(invite.used_pubkey, request.public_key)
     if is_same_key and now - invite.used_at <= tokens.RETRY_LIFETIME:
@@ -318,10 +328,25 @@ def _repeat(connection: Connection, core: Core, request: Request, invite: Any, r
     if is_same_key:
         detail = "this token was used by this very cluster more than a day ago: regenerate the invite"
         return _Misuse(invite.tenant_id, invite.cluster_id, detail, is_alert=False)
-    told = f"tried from {remote} with another key than the one that redeemed it from {invite.used_from}"
+    if request.cluster_uid and request.cluster_uid == invite.used_cluster_uid:
+        detail = "this token was used by this very cluster, which has lost its key since: regenerate the invite"
+        add_event(
+            connection,
+            tenant_id=invite.tenant_id,
+            cluster_id=invite.cluster_id,
+            kind="invite.needed",
+            at=now,
+            reason=Reason.NEEDS_NEW_INVITE.value,
+            detail=f"from {remote}, with the token that this cluster used already",
+        )
+        return _Misuse(invite.tenant_id, invite.cluster_id, detail, is_alert=False)
     clusters = schema.clusters
     live_row = select(clusters.c.id).where(clusters.c.id == invite.cluster_id, clusters.c.deleted_at.is_(None))
     is_live = connection.execute(live_row).first() is not None
+    told = (
+        f"tried from {remote} by cluster {request.cluster_uid or 'unknown'} with another key than the one that "
+        f"redeemed it from {invite.used_from} for cluster {invite.used_cluster_uid or 'unknown'}"
+    )
     if is_live:
         opened = open_alert(
             connection,

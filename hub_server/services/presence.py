@@ -374,7 +374,7 @@ class Presence:
         """Look at what time alone changes: silence, alerts, expiry of invites, the samples of a minute."""
         now = self._now()
         for row in self.rows.values():
-            if row.deadline < now:
+            if row.deadline <= now:
                 self._look(row, now)
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_EVERY
@@ -600,9 +600,11 @@ def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], no
     clusters = schema.clusters
     for row in rows:
         values = {name: value for name, value in row.items() if name not in ("id", "endpoint")}
-        connection.execute(
-            update(clusters).where(clusters.c.id == row["id"], clusters.c.deleted_at.is_(None)).values(**values)
-        )
+        live = (clusters.c.id == row["id"]) & clusters.c.deleted_at.is_(None)
+        if row["phase"] == Phase.INVITED.value:
+            # Its token may have been redeemed since: that is newer than what was known here.
+            live &= clusters.c.phase == Phase.INVITED.value
+        connection.execute(update(clusters).where(live).values(**values))
         if row["endpoint"] is not None:
             peers = schema.peers
             connection.execute(

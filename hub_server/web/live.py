@@ -8,7 +8,6 @@ the browser missed more than the hub remembers, it is told to load the page agai
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,8 +89,10 @@ class Stream(Response):
             nursery.cancel_scope.deadline = trio.current_time() + LIFE
             nursery.start_soon(self._until_gone, receive, nursery.cancel_scope)
             # The session ended or the thing is gone: the page asks again and is told why.
-            with contextlib.suppress(HubError):
+            try:
                 await self._serve(Pen(send))
+            except* HubError:
+                pass
             nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -60,6 +60,7 @@ EVENTS = {
     "invite.created": "Invite made",
     "invite.expired": "Invite expired",
     "invite.misused": "Invite used by another key",
+    "invite.needed": "Installed again: needs a new invite",
     "invite.redeemed": "Invite redeemed",
     "invite.revoked": "Invite withdrawn",
     "tunnel.connected": "Connected for the first time",

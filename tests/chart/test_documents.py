@@ -16,7 +16,7 @@ import yaml
 
 from chart import readme
 from edge_agent.hubapi import CAUSES
-from tests.chart.helm import CHART, COMMAND, HELMS, Refused, output, text_files
+from tests.chart.helm import CHART, COMMAND, HELMS, Refused, output, render, text_files
 from tests.machine import REPOSITORY, find_program
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
@@ -152,3 +152,31 @@ def test_the_notes_name_the_three_commands_and_the_way_out(helm: str, tmp_path: 
         "release history",
     ):
         assert line in shown
+
+
+@pytest.mark.needs("helm")
+def test_every_line_of_the_roles_is_explained() -> None:
+    """A23, A45: the table of rights in the README has each rule of the default rendering, and no other."""
+    objects = render(*COMMAND)
+    accounts = {"daalu-edge": "edge", "daalu-edge-bootstrap": "Job"}
+    roles = {one["metadata"]["name"]: one["rules"] for one in objects if one["kind"] in ("Role", "ClusterRole")}
+    granted = {
+        (accounts[subject["name"]], "/".join(filter(None, (group, resource))), verb)
+        for one in objects if one["kind"] in ("RoleBinding", "ClusterRoleBinding")
+        for subject in one["subjects"] for rule in roles[one["roleRef"]["name"]]
+        for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]
+    }  # fmt: skip
+    explained = set()
+    for line in (CHART / "README.md").read_text().splitlines():
+        if match := re.fullmatch(r"\| (edge|Job) \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \|", line):
+            account, resources, verbs = match.groups()
+            explained |= {
+                (account, name, verb) for name in re.findall(r"`(.+?)`", resources) for verb in verbs.split(", ")
+            }
+    assert explained == granted
+
+
+def test_every_key_of_the_values_is_commented() -> None:
+    """A45: with the words of the schema. To mend it: python chart/readme.py."""
+    text = (CHART / "values.yaml").read_text()
+    assert readme.commented(text) == text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import email.utils
 import hashlib
 import json
 import struct
@@ -53,6 +54,8 @@ class FakeHub:
     udp_port: int = 0
     endpoints: list[str] | None = None
     self_state: str = "active"
+    # Seconds that the hub's clock is ahead.
+    skew: float = 0.0
     tunnel: wgpy.Tunnel | None = None
     beats: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     beat_times: list[float] = field(default_factory=list)
@@ -111,7 +114,7 @@ class FakeHub:
     def answer(self, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         """What to say; status 0 for nothing at all."""
         if path == "/healthz":
-            return 200, b"ok", {"date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())}
+            return 200, b"ok", {"date": email.utils.formatdate(time.time() + self.skew, usegmt=True)}
         document = json.loads(body)
         self.requests.append((path, document))
         if refusal := self.refuse(path, document):

@@ -43,6 +43,7 @@ class FakeKube:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     token: str = "account-token"
+    host: str = "127.0.0.1"
     port: int = 0
     is_tls: bool = False
     version: int = 1
@@ -56,7 +57,7 @@ class FakeKube:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.is_tls else 'http'}://{self.host}:{self.port}"
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
@@ -284,12 +285,14 @@ async def _send(
 
 
 @contextlib.asynccontextmanager
-async def open_kube(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeKube]:
+async def open_kube(
+    *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[FakeKube]:
     """A running API server with what the chart installs."""
-    kube = FakeKube(is_tls=tls is not None)
+    kube = FakeKube(is_tls=tls is not None, host=host)
     kube.install()
     async with trio.open_nursery() as nursery:
-        listeners: list[Any] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners: list[Any] = await trio.open_tcp_listeners(port, host=host)
         kube.port = listeners[0].socket.getsockname()[1]
         if tls is not None:
             listeners = [trio.SSLListener(one, tls, https_compatible=True) for one in listeners]

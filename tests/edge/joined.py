@@ -82,6 +82,6 @@ async def open_joined(folder: pathlib.Path, **more: Any) -> AsyncIterator[Joined
         code, line = await join(settings)
         assert code == 0, line
         async with running(settings) as (agent, port):
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await hub.until(lambda: hub.of_type("nodes") and hub.of_type("api") and hub.beats)
             yield Joined(hub, kube, agent, port)

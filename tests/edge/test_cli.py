@@ -125,7 +125,7 @@ async def test_doctor_and_test_say_ok_for_every_hop_of_a_running_edge(tmp_path: 
                 before = trio.current_time()
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
-                assert trio.current_time() - before < 5, "two seconds, and some for a busy machine"
+                assert trio.current_time() - before < 10, "two seconds, and some for a busy machine"
                 await hub.until(lambda: len(hub.goodbyes) == 3)
                 assert set(hub.goodbyes) == {2}, "the Deployment is still there: restarting"
 

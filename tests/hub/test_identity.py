@@ -27,6 +27,7 @@ async def test_the_second_cluster_with_one_token_is_refused(tmp_path: Path) -> N
         invite = await whole.invite()
         settings = edge_settings(whole, first, tmp_path / "first", invite.token)
         assert (await redeem(settings))[0] == 0
+        second.put(SYSTEM, {"kind": "Namespace", "metadata": {"uid": "another-cluster"}})
         async with running_edge(settings):
             await whole.until_phase(invite.cluster_id, "connected")
             code, line = await redeem(edge_settings(whole, second, tmp_path / "second", invite.token))
@@ -36,6 +37,19 @@ async def test_the_second_cluster_with_one_token_is_refused(tmp_path: Path) -> N
             assert alert.detail.count("127.0.0.1") == 2
             row = await whole.row(invite.cluster_id)
             assert (row.phase, row.open_alerts, row.needs_attention) == ("connected", 1, True)
+
+
+async def test_the_same_cluster_again_is_no_theft(tmp_path: Path) -> None:
+    """A56 and D5: installed again with the old command; refused, an event with `NeedsNewInvite`, and no alert."""
+    async with whole_hub(tmp_path) as whole, open_kube() as kube, open_kube() as emptied:
+        invite = await whole.invite()
+        assert (await redeem(edge_settings(whole, kube, tmp_path / "first", invite.token)))[0] == 0
+        emptied.put(SYSTEM, kube.objects[SYSTEM])
+        code, line = await redeem(edge_settings(whole, emptied, tmp_path / "second", invite.token))
+        assert (code, "NeedsNewInvite" in line) == (11, True)
+        page = await whole.services.clusters.events(whole.admin, invite.cluster_id)
+        assert "NeedsNewInvite" in [event.reason for event in page.items]
+        assert (await whole.services.alerts.list(whole.admin, whole.tenant_id, open_only=True)).items == ()
 
 
 async def test_a_secret_in_another_cluster_is_blocked_until_accepted(tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ async def test_a_token_is_redeemed_by_one_key_alone(tmp_path: Path) -> None:
 
         async def one(number: int) -> None:
             async with open_kube() as kube:
+                system = {"kind": "Namespace", "metadata": {"uid": f"cluster-{number}"}}
+                kube.put("/api/v1/namespaces/kube-system", system)
                 settings = edge_settings(whole, kube, tmp_path / f"edge{number}", invite.token)
                 outcomes.append(await redeem(settings))
 

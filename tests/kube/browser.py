@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 120_000
+PATIENCE = 60_000
 
 
 def main(url: str, folder: str) -> None:
@@ -55,6 +55,7 @@ def main(url: str, folder: str) -> None:
                 answer = {"value": step(*json.loads(line))}
             except Exception as problem:  # told to the test, which decides
                 answer = {"error": f"{type(problem).__name__}: {problem}"[:2000]}
+                step("shot", "failed")
             print(json.dumps(answer), flush=True)
         browser.close()
 

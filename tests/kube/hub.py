@@ -16,36 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.images import REPOSITORY
+from tests.kube.pki import Authority
 from tests.kube.sandbox import PATIENCE, Process, Sandbox, eventually, open_sandbox
 
-NAME = "hub.test"
-PORT = 8443
-EMAIL = "admin@hub.test"
+# The handbook's own name and ports: what is printed is its command, letter by letter.
+NAME = "hub.daalu.io"
+EMAIL = "admin@daalu.io"
 
 
 class Hub:
     """`daalu-hub serve` in a sandbox; it may be stopped and started again on the same data."""
 
-    def __init__(self, sandbox: Sandbox, *, address: str, chart: str) -> None:
+    def __init__(self, sandbox: Sandbox, *, address: str, authority: Authority) -> None:
         self.sandbox = sandbox
         self.data = sandbox.folder / "data"
-        self.url = f"https://{NAME}:{PORT}"
+        self.url = f"https://{NAME}"
+        self.ca = authority.certificate_path
         # For this process, which does not know the sandbox's names but may enter its network.
-        self._here = f"https://localhost:{PORT}"
+        self._here = f"https://{address}"
+        pair = authority.issue("hub", NAME, names=[NAME, address])
         self._argv = [
             sys.executable, "-m", "hub_server", "serve", "--json", "--data", str(self.data), "--public-url", self.url,
-            "--listen", f"0.0.0.0:{PORT}", "--admin-email", EMAIL, "--chart", chart,
+            "--listen", f"{address}:443", "--tls-cert", f"{pair}.crt", "--tls-key", f"{pair}.key",
+            "--admin-email", EMAIL,
         ]  # fmt: skip
         sandbox.name_hosts({NAME: address})
+        sandbox.trust(self.ca)
         self.password = ""
         self.process: Process | None = None
         self._starts = 0
         self._csrf = ""
         self._opener: urllib.request.OpenerDirector | None = None
-
-    @property
-    def ca(self) -> Path:
-        return self.data / "tls/ca.crt"
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
@@ -152,10 +153,10 @@ class Browser:
 
 
 @contextlib.contextmanager
-def open_hub(*, address: str, chart: str) -> Iterator[Hub]:
+def open_hub(*, address: str, authority: Authority) -> Iterator[Hub]:
     """A hub that will be started by the caller, once its cable is there."""
     with open_sandbox("hub") as sandbox:
-        hub = Hub(sandbox, address=address, chart=chart)
+        hub = Hub(sandbox, address=address, authority=authority)
         try:
             yield hub
         except BaseException:

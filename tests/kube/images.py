@@ -91,10 +91,22 @@ def application_folder(extra: str, folder: Path) -> Path:
     return folder
 
 
-def write_application(path: Path, name: str, extra: str, module: str, workshop: Path) -> Path:
-    """An image archive as the Dockerfile says: the base, and /opt/venv on it."""
+def trusting(authority: Path, folder: Path) -> Path:
+    """A layer for a base image: the authority where OpenSSL looks for those that it trusts."""
+    (folder / "usr/lib/ssl").mkdir(parents=True)
+    shutil.copy(authority, folder / "usr/lib/ssl/cert.pem")
+    return folder
+
+
+def write_application(path: Path, name: str, extra: str, module: str, workshop: Path, authority: Path) -> Path:
+    """An image archive as the Dockerfile says: a base that trusts the company's authority, and /opt/venv on it."""
     layers = []
-    for tree, prefix in ((base_root(), ""), (application_folder(extra, workshop / extra), "opt/venv")):
+    trees = (
+        (base_root(), ""),
+        (trusting(authority, workshop / "trust"), ""),
+        (application_folder(extra, workshop / extra), "opt/venv"),
+    )
+    for tree, prefix in trees:
         layer = workshop / f"{extra}-{len(layers)}.tar"
         with tarfile.open(layer, "w") as archive:
             archive.add(tree, prefix or ".", filter=_as_root)

@@ -54,12 +54,16 @@ NETWORK = {
 }  # fmt: skip
 
 
-def cgroup_hierarchies() -> list[Path]:
-    """Where cgroups of version 1 (or the one of version 2) are mounted."""
+def cgroup_mounts(*kinds: str) -> list[Path]:
+    """Where hierarchies of these kinds, `cgroup` (version 1) and `cgroup2`, are mounted."""
     with Path("/proc/self/mountinfo").open() as mounts:
         rows = [line.split() for line in mounts]
-    found = [Path(row[4]) for row in rows if row[row.index("-") + 1] == "cgroup"]
-    return found or [Path(row[4]) for row in rows if row[row.index("-") + 1] == "cgroup2"]
+    return [Path(row[4]) for row in rows if row[row.index("-") + 1] in kinds]
+
+
+def cgroup_hierarchies() -> list[Path]:
+    """The hierarchies that control something: those of version 1, else the one of version 2."""
+    return cgroup_mounts("cgroup") or cgroup_mounts("cgroup2")
 
 
 def remove_cgroups(name: str) -> None:
@@ -71,7 +75,8 @@ def remove_cgroups(name: str) -> None:
                 Path(folder).rmdir()
         return not top.exists()
 
-    for hierarchy in cgroup_hierarchies():
+    # Beside version 1 there may be an idle version 2, in which runc makes its folders too.
+    for hierarchy in cgroup_mounts("cgroup", "cgroup2"):
         eventually(f"{hierarchy}/{name} can be removed", lambda top=hierarchy / name: removed(top), limit=10)
 
 
@@ -199,6 +204,24 @@ class Node:
         top = next(path for path in cgroup_hierarchies() if (path / self.cgroup).exists()) / self.cgroup
         return {int(word) for file in top.rglob("cgroup.procs") for word in file.read_text().split()}
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._kubelet is not None
+
+    def container_processes(self, pod_uid: str, word: str) -> list[int]:
+        """The processes of a pod whose command line has this word."""
+        pods = next(path for path in cgroup_hierarchies() if (path / self.cgroup).exists()) / self.cgroup
+        found = []
+        for file in pods.rglob("cgroup.procs"):
+            if pod_uid not in str(file):
+                continue
+            for pid in file.read_text().split():
+                with contextlib.suppress(OSError):
+                    if word in Path(f"/proc/{pid}/cmdline").read_text():
+                        found.append(int(pid))
+        return found
+
     def close(self) -> None:
         """End the node; what is left (mounts, links, rules) goes with the sandbox, `remove_cgroups` takes the rest."""
         with contextlib.suppress(Exception):
@@ -241,11 +264,15 @@ def make_pause_image(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_cluster(*, hosts: dict[str, str] | None = None, label: str = "cluster") -> Iterator[Node]:
-    """A whole cluster of one node in a sandbox of its own."""
+def open_cluster(
+    *, hosts: dict[str, str] | None = None, label: str = "cluster", authority: Path | None = None
+) -> Iterator[Node]:
+    """A whole cluster of one node in a sandbox of its own, which may trust one more authority."""
     with open_sandbox(label) as sandbox:
         node: Node | None = None
         try:
+            if authority is not None:
+                sandbox.trust(authority)
             node = Node(ControlPlane(sandbox, scheduler=True), hosts=hosts)
             node.start()
             yield node
@@ -260,7 +287,8 @@ def open_cluster(*, hosts: dict[str, str] | None = None, label: str = "cluster")
 def leftovers(sandbox_name: str) -> str:
     """What a sandbox has left on this machine, empty when nothing: looked at when everything was closed."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if sandbox_name in line]
-    cgroups = [str(path / sandbox_name) for path in cgroup_hierarchies() if (path / sandbox_name).exists()]
+    everywhere = cgroup_mounts("cgroup", "cgroup2")
+    cgroups = [str(path / sandbox_name) for path in everywhere if (path / sandbox_name).exists()]
     processes = subprocess.run(
         ["pgrep", "-f", sandbox_name], capture_output=True, text=True, check=False
     ).stdout.split()

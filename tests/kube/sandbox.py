@@ -236,6 +236,11 @@ class Sandbox:
         self.hosts.update(hosts)
         self.write("/etc/hosts", "".join(f"{address} {name}\n" for name, address in self.hosts.items()))
 
+    def trust(self, certificate: Path) -> None:
+        """Add an authority to those that every program inside trusts, as a company does on its machines."""
+        known = "/etc/ssl/certs/ca-certificates.crt"
+        self.write(known, self.run("cat", known) + "\n" + certificate.read_text())
+
     def inside(self, action: Callable[[], T]) -> T:
         """Call a function in a thread that has entered the network namespace: what it opens lives there."""
         results: list[T] = []

@@ -8,7 +8,8 @@ import pytest
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 
 from wgpy.errors import DropReason
-from wgpy.netstack.dns import Ask, Outcome, Query
+from wgpy.netstack.constants import DNS_CACHE, DNS_CACHE_TIME
+from wgpy.netstack.dns import Ask, Cache, Outcome, Query, candidates
 
 SERVERS = ("10.0.0.53", "10.0.1.53")
 
@@ -206,3 +207,50 @@ def test_a_network_that_refuses_makes_room_for_the_next_at_once() -> None:
 def test_what_cannot_be_a_name_is_not_asked() -> None:
     with pytest.raises(ValueError, match="is no host name"):
         query("a..b")
+
+
+def test_names_are_searched_for_as_resolv_conf_says() -> None:
+    domains = ("a.example.", "b.example")
+    assert candidates("db", domains) == ["db.a.example", "db.b.example", "db"]
+    assert candidates("db.prod", domains) == ["db.prod", "db.prod.a.example", "db.prod.b.example"]
+    assert candidates("db.", domains) == ["db."]
+
+
+def test_an_answer_is_kept_for_as_long_as_all_of_it_is_good() -> None:
+    one = query("www.example.org")
+    [ask] = one.asks()
+    alias = DNSRR(rrname="www.example.org.", type="CNAME", rdata="web.example.org.", ttl=40)
+    target = DNSRR(rrname="web.example.org.", type="A", rdata="192.0.2.1", ttl=60)
+    one.receive_untrusted(ask, reply(ask, alias, target), 0.1)
+    assert one.ttl == 40
+    cache = Cache()
+    cache.put(one, 1.0)
+    assert cache.get("WWW.example.org.", 4, 40.9) == ("192.0.2.1",)
+    assert cache.get("www.example.org", 6, 40.9) == ()
+    assert cache.get("www.example.org", 4, 41.0) == ()
+    assert cache.get("www.example.org", 4, 1.0) == ()
+
+
+def test_what_is_good_for_no_time_or_was_not_found_is_not_kept_and_nothing_for_ever() -> None:
+    cache = Cache()
+    for name, ttl in (("never.test", 0), ("ever.test", 2**31 - 1)):
+        one = query(name)
+        [ask] = one.asks()
+        one.receive_untrusted(ask, reply(ask, DNSRR(rrname=f"{name}.", type="A", rdata="192.0.2.1", ttl=ttl)), 0.1)
+        cache.put(one, 0.0)
+    cache.put(query("lost.test"), 0.0)
+    assert [cache.get(name, 4, 1.0) for name in ("never.test", "lost.test")] == [(), ()]
+    assert cache.get("ever.test", 4, DNS_CACHE_TIME - 1)
+    assert not cache.get("ever.test", 4, DNS_CACHE_TIME)
+
+
+def test_the_cache_is_bounded() -> None:
+    cache = Cache()
+    for number in range(DNS_CACHE + 1):
+        one = query(f"n{number}.test")
+        [ask] = one.asks()
+        record = DNSRR(rrname=f"n{number}.test.", type="A", rdata="192.0.2.1", ttl=60)
+        one.receive_untrusted(ask, reply(ask, record), 0.1)
+        cache.put(one, 0.0)
+    assert cache.get("n0.test", 4, 1.0) == ()
+    assert cache.get("n1.test", 4, 1.0) == cache.get(f"n{DNS_CACHE}.test", 4, 1.0) == ("192.0.2.1",)

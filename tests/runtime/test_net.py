@@ -192,6 +192,34 @@ async def test_a_name_without_an_address_says_why(name: str, code: int, autojump
         assert refused.value.errno == code
 
 
+async def test_short_names_are_searched_for_and_answers_kept(autojump_clock: trio.testing.MockClock) -> None:
+    asked: list[str] = []
+
+    def answer(question: DNS) -> bytes:
+        name = question.qd[0].qname
+        asked.append(name.decode().lower())
+        is_known, is_v4 = name.lower() == b"db.prod.example.", question.qd[0].qtype == 1
+        records = [DNSRR(rrname=name, type="A", rdata="10.0.0.2", ttl=30)] if is_known and is_v4 else []
+        return bytes(DNS(id=question.id, qr=1, rcode=0 if is_known else 3, qd=question.qd, an=records))
+
+    async with joined_nets() as (a, b), name_server(b, answer):
+        a.net.set_dns_servers(["10.0.0.2"], search=["nowhere.example", "prod.example"])
+
+        async def look_up(name: str) -> str:
+            [info] = await a.net.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
+            return str(info[4][0])
+
+        assert await look_up("db") == "10.0.0.2"
+        assert asked == ["db.nowhere.example.", "db.prod.example."]
+        assert await look_up("db.prod.example") == "10.0.0.2"
+        assert len(asked) == 2, "the second answer is kept"
+        await trio.sleep(31)
+        assert await look_up("db.prod.example.") == "10.0.0.2"
+        assert len(asked) == 3
+        with pytest.raises(socket.gaierror):
+            await look_up("db.")
+
+
 async def test_a_silent_server_is_asked_for_six_seconds(autojump_clock: trio.testing.MockClock) -> None:
     async with joined_nets() as (a, b), await b.net.open_udp(local=(None, 53)) as server:
         before = trio.current_time()

@@ -214,6 +214,47 @@ async def test_a_handler_that_fails_resets_its_stream(autojump_clock: trio.testi
         await asked.wait()
 
 
+async def test_all_that_wait_can_be_accepted_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b):
+        listener = await one_listener(b)
+        with pytest.raises(trio.WouldBlock):
+            listener.accept_nowait()
+        streams = [await a.net.open_tcp_stream("10.0.0.2", 80) for _ in range(3)]
+        await trio.sleep(0.1)
+        accepted = [await listener.accept(), listener.accept_nowait(), listener.accept_nowait()]
+        assert [one.remote_address for one in accepted] == [one.local_address for one in streams]
+        with pytest.raises(trio.WouldBlock):
+            listener.accept_nowait()
+        await listener.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            listener.accept_nowait()
+
+
+async def test_a_crowd_is_served_without_a_segment_sent_again(autojump_clock: trio.testing.MockClock) -> None:
+    """More connections than the accept queue holds come and go; nobody is kept waiting for a retransmission."""
+    served = 0
+
+    async def count(stream: NetStream) -> None:
+        nonlocal served
+        assert await stream.receive_some() == b""
+        served += 1
+
+    async with joined_nets() as (a, b), trio.open_nursery() as nursery:
+        await nursery.start(b.net.serve_tcp, count, 80)
+
+        async def dial() -> None:
+            for _ in range(10):
+                await (await a.net.open_tcp_stream("10.0.0.2", 80)).aclose()
+
+        async with trio.open_nursery() as dialers:
+            for _ in range(32):
+                dialers.start_soon(dial)
+        await trio.sleep(1)
+        assert served == 320
+        assert a.net.statistics().segments_retransmitted == b.net.statistics().segments_retransmitted == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_closing_a_listener_resets_who_was_not_accepted(autojump_clock: trio.testing.MockClock) -> None:
     async with joined_nets() as (a, b), trio.open_nursery() as nursery:
         listener = await one_listener(b)

@@ -22,6 +22,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "chromium": "chromium",
     "conntrack": "conntrack",
+    "docker-registry": "docker-registry",
 }
 
 

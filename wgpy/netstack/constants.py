@@ -112,3 +112,5 @@ DNS_TIMEOUT: Final = 2.0
 DNS_ROUNDS: Final = 3  # over all servers
 DNS_PAYLOAD: Final = 1232  # DNS flag day 2020: never fragmented on any path
 DNS_TCP_TIMEOUT: Final = 5.0
+DNS_CACHE: Final = 256  # answers
+DNS_CACHE_TIME: Final = 300.0  # at most, whatever the answer says

@@ -7,6 +7,8 @@ three from the address that was asked. Servers are asked in turn, DNS_TIMEOUT ap
 may still be answered meanwhile. What was truncated, or has lost the case of its letters on the way, is asked again over
 TCP, where nobody can forge it from afar.
 
+What was found is kept for as long as the answer says, in a small cache.
+
 Source: RFC 1035 7, RFC 5452, RFC 6891 6.2.2, RFC 7766; draft-vixie-dnsext-dns0x20.
 """
 
@@ -16,16 +18,25 @@ import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wgpy.errors import BadPacket, DropReason
-from wgpy.netstack.constants import DNS_PAYLOAD, DNS_ROUNDS, DNS_TCP_TIMEOUT, DNS_TIMEOUT, NEVER
+from wgpy.netstack.constants import (
+    DNS_CACHE,
+    DNS_CACHE_TIME,
+    DNS_PAYLOAD,
+    DNS_ROUNDS,
+    DNS_TCP_TIMEOUT,
+    DNS_TIMEOUT,
+    NEVER,
+)
 from wgpy.wire import dns, ip
 from wgpy.wire.dns import AAAA, CNAME, A, Name, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Ask", "Outcome", "Query"]
+__all__ = ["Ask", "Cache", "Outcome", "Query", "candidates"]
 
 _MAX_ALIASES: Final = 16
+_LONGEST_TTL: Final = 2**31 - 1  # RFC 2181 section 8
 _FORMAT_ERROR: Final = 1
 _NO_SUCH_NAME: Final = 3
 
@@ -56,10 +67,56 @@ class Ask(NamedTuple):
     name: Name
 
 
+def candidates(host: str, search: Sequence[str]) -> list[str]:
+    """The names that a host may have, as resolv.conf(5) orders them with `ndots:1`.
+
+    One with a dot is taken as it is first, one without last; a dot at the end leaves nothing to search.
+    """
+    if host.endswith("."):
+        return [host]
+    longer = [f"{host}.{domain.strip('.')}" for domain in search]
+    return [host, *longer] if "." in host else [*longer, host]
+
+
+class Cache:
+    """Answers by name and kind of address, bounded in number and time; the oldest goes first."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._answers: dict[tuple[Name, int], tuple[float, tuple[str, ...]]] = {}
+
+    def get(self, name: str, version: int, now: float) -> tuple[str, ...]:
+        """The addresses of a name, none when they are not known (any more).
+
+        Raises:
+            ValueError: the name cannot be one.
+        """
+        key = _lower(dns.parse_name(name)), version
+        expires, addresses = self._answers.get(key, (NEVER, ()))
+        if expires > now:
+            return addresses
+        del self._answers[key]
+        return ()
+
+    def put(self, query: Query, now: float) -> None:
+        """Keep what a question found."""
+        if query.addresses and query.ttl > 0:
+            key = _lower(query.name), query.version
+            self._answers.pop(key, None)
+            self._answers[key] = now + min(query.ttl, DNS_CACHE_TIME), query.addresses
+            if len(self._answers) > DNS_CACHE:
+                del self._answers[next(iter(self._answers))]
+
+
 class Query:
     """One name, one kind of address.
 
     Attributes:
+        name: as it was given.
+        version: of the addresses, 4 or 6.
+        ttl: seconds for which the addresses are good.
         outcome: None until the question is settled.
         addresses: in the order of the answer.
         refused: answers that were not believed, by reason.
@@ -80,7 +137,9 @@ class Query:
         self.outcome: Outcome | None = None
         self.addresses: tuple[str, ...] = ()
         self.refused: dict[DropReason, int] = {}
-        self._name = dns.parse_name(name)
+        self.name = dns.parse_name(name)
+        self.version = version
+        self.ttl = 0
         self._kind = A if version == 4 else AAAA
         self._turns = [server for _ in range(DNS_ROUNDS) for server in servers]
         self._random = random
@@ -133,7 +192,7 @@ class Query:
     def _mixed_case(self) -> Name:
         bits = int.from_bytes(self._random(32))
         labels = []
-        for label in self._name:
+        for label in self.name:
             letters = bytearray(label.lower())
             for at, letter in enumerate(letters):
                 if 0x61 <= letter <= 0x7A:
@@ -166,7 +225,7 @@ class Query:
             self._was_answered = True
             self.failed(ask, now)
         else:
-            self.addresses = self._addresses(response)
+            self._take_addresses(response)
             self.outcome = Outcome.FOUND if self.addresses else Outcome.NO_DATA
 
     def _is_answer(self, ask: Ask, response: Response) -> bool:
@@ -181,22 +240,26 @@ class Query:
             raise BadPacket(DropReason.DNS_FORGED)
         return name == ask.name
 
-    def _addresses(self, response: Response) -> tuple[str, ...]:
-        """Follow the aliases from the question to the addresses."""
-        name = _lower(self._name)
+    def _take_addresses(self, response: Response) -> None:
+        """Follow the aliases from the question to the addresses, which are good for as long as all of that is."""
+        name = _lower(self.name)
+        ttls = [_LONGEST_TTL]
         for _ in range(_MAX_ALIASES):
             found = [
-                record.data
+                record
                 for record in response.answers
                 if record.kind == self._kind and record.data and _lower(record.name) == name
             ]
             if found:
-                return tuple(dict.fromkeys(ip.to_text(data) for data in found if isinstance(data, bytes)))
-            alias = next((r.data for r in response.answers if r.kind == CNAME and _lower(r.name) == name), None)
-            if not isinstance(alias, tuple):
-                break
-            name = _lower(alias)
-        return ()
+                data = [record.data for record in found if isinstance(record.data, bytes)]
+                self.addresses = tuple(dict.fromkeys(map(ip.to_text, data)))
+                self.ttl = min(*ttls, *(record.ttl for record in found))
+                return
+            alias = next((r for r in response.answers if r.kind == CNAME and _lower(r.name) == name), None)
+            if alias is None or not isinstance(alias.data, tuple):
+                return
+            ttls.append(alias.ttl)
+            name = _lower(alias.data)
 
 
 def _lower(name: Name) -> Name:

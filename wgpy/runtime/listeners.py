@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
@@ -10,6 +11,8 @@ from wgpy.runtime import world
 from wgpy.runtime.streams import NetStream
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from wgpy.netstack.tcp.listener import TcpListener
     from wgpy.runtime.netdevice import NetDevice
 
@@ -45,6 +48,43 @@ class NetListener(trio.abc.Listener[NetStream]):
             if connection is not None:
                 return NetStream(self._device, connection)
             await self._device.until_readable(self._listener)
+
+    def accept_nowait(self) -> NetStream:
+        """The next connection, if one waits.
+
+        Raises:
+            WouldBlock: none does.
+            ClosedResourceError: `aclose`, or the end of the tunnel.
+        """
+        self._check_open()
+        connection = self._listener.accept()
+        if connection is None:
+            raise trio.WouldBlock
+        return NetStream(self._device, connection)
+
+    async def serve(self, handler: Callable[[NetStream], Awaitable[object]], nursery: trio.Nursery) -> NoReturn:
+        """Start a handler for every connection, for ever; all that wait are accepted in one turn of the loop.
+
+        Args:
+            handler: as of `Net.serve_tcp`.
+            nursery: where handlers run.
+        """
+
+        async def handle(stream: NetStream) -> None:
+            try:
+                await handler(stream)
+            except BaseException:
+                stream.abort()
+                raise
+            else:
+                stream.close()
+
+        async with self:
+            while True:
+                nursery.start_soon(handle, await self.accept())
+                with contextlib.suppress(trio.WouldBlock):
+                    while True:
+                        nursery.start_soon(handle, self.accept_nowait())
 
     async def aclose(self) -> None:
         """Listen no more; connections that nobody accepted are reset."""

@@ -62,6 +62,7 @@ class Net:
         *,
         addresses: Sequence[str],
         servers: Sequence[str] = (),
+        search: Sequence[str] = (),
         refusal: Callable[[bytes], DropReason | None] = lambda _: None,
     ) -> None:
         """Use `open_tunnel`.
@@ -71,12 +72,13 @@ class Net:
             icmp: of the same stack, with its datagram sockets.
             addresses: ours.
             servers: name servers, addresses.
+            search: domains in which short names are looked for.
             refusal: why the tunnel would refuse a packet for an address.
         """
         self._device = device
         self._icmp = icmp
         self._refusal = refusal
-        self._resolver = Resolver(self, servers)
+        self._resolver = Resolver(self, servers, search)
         self.addresses = tuple(addresses)
         self._versions = [
             version for version in (6, 4) if any((":" in address) == (version == 6) for address in addresses)
@@ -173,16 +175,11 @@ class Net:
 
         A connection whose handler raises is reset, so that its other end takes nothing cut short for the whole.
         """
-
-        async def handle(stream: NetStream) -> None:
-            try:
-                await handler(stream)
-            except BaseException:
-                stream.abort()
-                raise
-
         listeners = await self.open_tcp_listeners(port, host=host, backlog=backlog)
-        await trio.serve_listeners(handle, listeners, handler_nursery=handler_nursery, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(listener.serve, handler, handler_nursery or nursery)
+            task_status.started(listeners)
 
     def set_fallback_tcp_handler(
         self, handler: Callable[[Address, Address], Fallback], *, backlog: int | None = None
@@ -297,13 +294,17 @@ class Net:
                     infos.append((socket.AF_INET, kind, protocol, "", (address, number)))
         return infos
 
-    def set_dns_servers(self, servers: Sequence[str]) -> None:
+    def set_dns_servers(self, servers: Sequence[str], *, search: Sequence[str] = ()) -> None:
         """Ask these from now on.
+
+        Args:
+            servers: addresses.
+            search: domains in which names are looked for that have no dot, or were not found as they are.
 
         Raises:
             ValueError: one is no address.
         """
-        self._resolver.servers = tuple(ip.to_text(ip.from_text(server)) for server in servers)
+        self._resolver.set_servers([ip.to_text(ip.from_text(server)) for server in servers], search)
 
     # --- for people --------------------------------------------------------------------------------------------------
 

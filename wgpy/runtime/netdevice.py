@@ -209,6 +209,7 @@ class NetDevice:
                 self._woke_somebody = True
             if socket in writers and socket.is_writable:
                 trio.lowlevel.reschedule(writers.pop(socket))
+                self._woke_somebody = True
 
     def _fetch(self) -> None:
         """Let the packet reader ask for output in its turn."""

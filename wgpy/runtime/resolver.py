@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from wgpy.netstack.constants import DNS_PORT
-from wgpy.netstack.dns import Ask, Outcome, Query
+from wgpy.netstack.dns import Ask, Cache, Outcome, Query, candidates
 from wgpy.runtime import world
 from wgpy.wire import ip
 
@@ -32,12 +32,19 @@ class Resolver:
 
     Attributes:
         servers: addresses of name servers.
+        search: domains in which names are looked for that have none.
     """
 
-    def __init__(self, net: Net, servers: Sequence[str]) -> None:
+    def __init__(self, net: Net, servers: Sequence[str], search: Sequence[str] = ()) -> None:
         """Ask these servers, through this tunnel."""
         self._net = net
+        self.set_servers(servers, search)
+
+    def set_servers(self, servers: Sequence[str], search: Sequence[str]) -> None:
+        """Ask these from now on; what others said is forgotten."""
         self.servers = tuple(servers)
+        self.search = tuple(search)
+        self._cache = Cache()
 
     async def addresses(self, host: str, versions: Sequence[int], *, is_hasty: bool = False) -> list[str]:
         """The addresses of a host, of the first version first.
@@ -64,16 +71,37 @@ class Resolver:
                 socket.EAI_AGAIN,
                 f"cannot resolve {host!r}: names are resolved inside the tunnel, and the configuration has no `DNS =`",
             )
+        problem = socket.gaierror(socket.EAI_NONAME, f"{host}: no such name")
+        for name in candidates(host, self.search):
+            try:
+                return await self._addresses_of(name, versions, is_hasty=is_hasty)
+            except socket.gaierror as error:
+                problem = error
+                if error.errno != socket.EAI_NONAME:
+                    break  # whether there is such a name is not known, so no other may take its place
+        raise problem
+
+    async def _addresses_of(self, name: str, versions: Sequence[int], *, is_hasty: bool) -> list[str]:
+        now = world.now()
         try:
-            queries = [Query(host, version, self.servers, random=world.random) for version in versions]
+            known = {version: self._cache.get(name, version, now) for version in versions}
+            queries = [
+                Query(name, version, self.servers, random=world.random) for version in versions if not known[version]
+            ]
         except ValueError as problem:
             raise socket.gaierror(socket.EAI_NONAME, str(problem)) from None
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
+            if is_hasty and len(queries) < len(versions):
+                nursery.cancel_scope.deadline = trio.current_time() + _RESOLUTION_DELAY
             for query in queries:
                 nursery.start_soon(self._run, query, nursery.cancel_scope, is_hasty)
-        found = [address for query in queries for address in query.addresses]
+        for query in queries:
+            self._cache.put(query, world.now())
+            known[query.version] = query.addresses
+        found = [address for version in versions for address in known[version]]
         if not found:
-            raise _error(host, queries)
+            raise _error(name, queries)
         return found
 
     async def _run(self, query: Query, all_queries: trio.CancelScope, is_hasty: bool) -> None:

@@ -158,12 +158,16 @@ class NetStream(trio.abc.HalfCloseableStream):
         a socket of the system: `trio.serve_listeners` closes forcefully what its handler leaves open. Who wants the
         other end to know that something went wrong calls `abort`.
         """
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """As `aclose`, which waits for nothing but its turn."""
         if not self._is_closed:
             self._is_closed = True
             self._device.wake(self._connection)
             self._connection.close(world.now())
             self._device.changed()
-        await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         """Reset the connection."""

@@ -169,7 +169,14 @@ async def open_tunnel(
         realms = Realms(device)
         # A session that came or went changes what the tunnel will carry.
         device.watchers += [lambda _: packets.changed(), realms.changed]
-        net = Net(packets, icmp, addresses=addresses, servers=config.dns, refusal=device.engine.refusal)
+        net = Net(
+            packets,
+            icmp,
+            addresses=addresses,
+            servers=config.dns,
+            search=config.dns_search,
+            refusal=device.engine.refusal,
+        )
         with _unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(packets.run_timer)

@@ -166,6 +166,7 @@ def traffic_class(packet: Packet) -> int:
 
 
 @functools.lru_cache(4096)
+@functools.lru_cache(4096)
 def from_text(address: str) -> bytes:
     """The octets of an address in text form.
 

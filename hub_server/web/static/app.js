@@ -40,7 +40,13 @@
     }
     tick();
   });
-  document.addEventListener("reload", () => location.reload()); // the browser missed more than the hub remembers
+  // The browser missed more than the hub remembers, or what it shows is gone; a form on its way (a deletion) goes first.
+  let is_leaving = false;
+  addEventListener("beforeunload", () => {
+    is_leaving = true;
+    setTimeout(() => (is_leaving = false), 5000); // a download leaves nowhere
+  });
+  document.addEventListener("reload", () => is_leaving || location.reload());
   let lost_timer = 0;
   const lost = (is) => {
     const note = $("#lost");

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -18,7 +18,10 @@ from wgpy.adapters.relay import Traffic, relay
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-__all__ = ["Credentials", "Gate", "Limits", "Refused"]
+__all__ = ["DATAGRAM_BUFFER", "Credentials", "Gate", "Limits", "Refused"]
+
+# Octets that the kernel keeps of what clients send while we are at something else; it may give less.
+DATAGRAM_BUFFER: Final = 4 << 20
 
 
 _log = logging.getLogger("wgpy.proxy")

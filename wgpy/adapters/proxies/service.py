@@ -14,7 +14,7 @@ import trio
 
 from wgpy.adapters.proxies import http, socks5
 from wgpy.adapters.proxies.forwards import forward_datagrams, forward_from_tunnel, forward_into_tunnel
-from wgpy.adapters.proxies.gate import Gate, Limits
+from wgpy.adapters.proxies.gate import DATAGRAM_BUFFER, Gate, Limits
 from wgpy.adapters.proxies.observe import Observer, notify_systemd, watch_systemd
 from wgpy.adapters.unwrap import unwrapped
 from wgpy.errors import DeviceError
@@ -154,6 +154,7 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
 async def _open_datagrams(host: str, port: int) -> trio.socket.SocketType:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     outside = trio.socket.socket(family, socket.SOCK_DGRAM)
+    outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER)
     try:
         await outside.bind((host, port))
     except OSError as problem:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from wgpy.adapters.net import DIAL_ERRORS, abort
-from wgpy.adapters.proxies.gate import Refused
+from wgpy.adapters.proxies.gate import DATAGRAM_BUFFER, Refused
 from wgpy.adapters.proxies.reading import BufferedStream
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ async def _associate(client: BufferedStream, control: trio.SocketStream, port: i
     here, there = control.socket.getsockname()[0], control.socket.getpeername()[0]
     family = control.socket.family
     with trio.socket.socket(family, socket.SOCK_DGRAM) as outside:
+        outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER)
         await outside.bind((here, 0))
         try:
             inside: Datagrams = await net.open_udp()

@@ -10,7 +10,6 @@ Whatever a verb makes due is sent by the next `Stack.emit`.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -33,7 +32,7 @@ from wgpy.netstack.tcp.receiver import Receiver
 from wgpy.netstack.tcp.rtt import RoundTrip
 from wgpy.netstack.tcp.sender import Sender, Timer
 from wgpy.netstack.tcp.states import Event, State, next_state
-from wgpy.wire import tcp
+from wgpy.wire import ip, tcp
 
 if TYPE_CHECKING:
     from wgpy.netstack.emission import Emission
@@ -166,8 +165,8 @@ class TcpConnection:
         """
         self.host = host
         self.key = key
-        self.local = str(ipaddress.ip_address(local[0])), local[1]
-        self.remote = str(ipaddress.ip_address(remote[0])), remote[1]
+        self.local = ip.to_text(local[0]), local[1]
+        self.remote = ip.to_text(remote[0]), remote[1]
         self.headers = Headers(local[0], local[1], remote[0], remote[1])
         self.state = State.CLOSED
         self.error: OSError | None = None

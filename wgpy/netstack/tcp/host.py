@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import errno
-import ipaddress
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
@@ -34,7 +33,7 @@ from wgpy.netstack.tcp.listener import TcpListener
 from wgpy.netstack.tcp.options import mss_for_mtu, scale_for, unwrapped
 from wgpy.netstack.tcp.states import Event, State
 from wgpy.netstack.tcp.timewait import TimeWait, TimeWaitTable
-from wgpy.wire import tcp
+from wgpy.wire import ip, tcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,9 +178,9 @@ class TcpHost:
 
     def connect(self, remote: tuple[str, int], now: float, *, local: tuple[str, int] | None = None) -> TcpConnection:
         """See `Stack.connect_tcp`."""
-        there = ipaddress.ip_address(remote[0]).packed
+        there = ip.from_text(remote[0])
         if local is not None and local[0]:
-            here = ipaddress.ip_address(local[0]).packed
+            here = ip.from_text(local[0])
             if not self._world.is_local(here) or len(here) != len(there):
                 raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: {local[0]}")
         else:
@@ -229,7 +228,7 @@ class TcpHost:
 
     def listen(self, port: int, host: str | None, backlog: int) -> TcpListener:
         """See `Stack.listen_tcp`."""
-        address = None if host is None else ipaddress.ip_address(host).packed
+        address = None if host is None else ip.from_text(host)
         if address is not None and not self._world.is_local(address):
             raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: {host}")
         if not port:
@@ -324,8 +323,8 @@ class TcpHost:
         if self._fallback is None or self._fallback_listener is None:
             return Fallback.REFUSE
         half = (len(arrival.key) - 4) // 2
-        here = str(ipaddress.ip_address(local)), port
-        there = str(ipaddress.ip_address(arrival.key[:half])), arrival.segment.source_port
+        here = ip.to_text(local), port
+        there = ip.to_text(arrival.key[:half]), arrival.segment.source_port
         answer = self._fallback(here, there)
         return self._fallback_listener if answer is Fallback.ACCEPT else answer
 
