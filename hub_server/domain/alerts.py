@@ -23,6 +23,9 @@ class Kind(StrEnum):
     AUDIT_BROKEN = "audit_broken"
 
 
+# What nothing but a person's look ends: the others end with their cause.
+ENDED_BY_ACKNOWLEDGEMENT = frozenset({Kind.INVITE_USED, Kind.AUDIT_BROKEN})
+
 TITLES = {
     Kind.CLUSTER_DOWN: "Cluster down for more than 15 minutes",
     Kind.INVITE_USED: "A used token was tried with another key",

@@ -86,3 +86,8 @@ def default_subnet(pool: IPv4Network, taken: Collection[int]) -> IPv4Network | N
 def subnet6(pool: IPv6Network, number: int) -> IPv6Network:
     """The /64 with a number within the hub's /48."""
     return IPv6Network((int(pool.network_address) + (number << 64), TENANT_PREFIX6))
+
+
+def subnet6_beside(network6: IPv6Network, number: int) -> IPv6Network:
+    """The IPv6 half of a tenant's further allocation: a /96 of its /64, apart from all others by its number."""
+    return IPv6Network((int(network6.network_address) + (number << 32), 96))

@@ -51,7 +51,7 @@ def build(core: Core, presence: Presence) -> Services:
         accounts=Accounts(core),
         tenants=Tenants(core),
         clusters=Clusters(core, presence),
-        alerts=Alerts(core),
+        alerts=Alerts(core, presence),
         rbac=Rbac(core, presence, kubectl),
         kubectl=kubectl,
         channels=Channels(core),

@@ -53,12 +53,10 @@ class Accounts:
         """Check a password and open a session. Raises Unauthenticated (one text for every cause) or TooMany."""
         core, now = self._core, self._core.now()
         keys = (f"account {_key(email)}", f"address {remote}")
-        self._refuse_if_throttled(keys, now)
+        self._count_try(keys, now)
         person = await core.database.read(_person_by_email, _key(email))
         stored = person.password_hash if person is not None and person.active else None
         if not await core.passwords.verify(stored, password[:1000]):
-            for key in keys:
-                self._failures.failed(key, now)
             entry = audit.Entry(
                 audit.HUB_CHAIN,
                 now,
@@ -91,10 +89,13 @@ class Accounts:
             raise Unauthenticated(_WRONG)
         return SignedIn(actor, cookie)
 
-    def _refuse_if_throttled(self, keys: tuple[str, ...], now: float) -> None:
+    def _count_try(self, keys: tuple[str, ...], now: float) -> None:
+        """Count a try as failed until it succeeds: many at the same time are no more than many in a row."""
         wait = max(self._failures.wait_for(key, now) for key in keys)
         if wait:
             raise TooMany("too many failed attempts: wait a little", retry_after=wait, code="too_many_attempts")
+        for key in keys:
+            self._failures.failed(key, now)
 
     async def sign_out(self, actor: Actor) -> None:
         """End the session of the actor."""
@@ -156,10 +157,9 @@ class Accounts:
         if actor.kind != "user" or actor.session_id is None:
             raise Unauthenticated()
         keys = (f"account {_key(actor.email)}",)
-        self._refuse_if_throttled(keys, now)
+        self._count_try(keys, now)
         stored = await core.database.read(_password_of, actor.id)
         if not await core.passwords.verify(stored, password[:1000]):
-            self._failures.failed(keys[0], now)
             await core.database.write(
                 audit.append, core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused")
             )

@@ -12,6 +12,7 @@ from hub_server.domain.errors import NotFound
 from hub_server.domain.roles import Right
 from hub_server.services.core import Core
 from hub_server.services.paging import after, limit_of, page_of
+from hub_server.services.presence import Presence
 from hub_server.services.views import Actor, AlertView, Page
 from hub_server.store import schema
 
@@ -19,9 +20,10 @@ from hub_server.store import schema
 class Alerts:
     """Alerts: what is open, and who has seen it."""
 
-    def __init__(self, core: Core) -> None:
-        """Stand on the core."""
+    def __init__(self, core: Core, presence: Presence) -> None:
+        """Stand on the core; rows show how many alerts of theirs are open."""
         self._core = core
+        self._presence = presence
 
     async def list(
         self,
@@ -45,7 +47,7 @@ class Alerts:
         return await self._core.database.read(_open_count, tenant_id)
 
     async def acknowledge(self, actor: Actor, alert_id: str) -> AlertView:
-        """Say that somebody looks into it."""
+        """Say that somebody looks into it; ends an alert whose cause cannot end by itself."""
         core = self._core
         found = await core.database.read(_alert, alert_id)
         await core.permit(actor, found.tenant_id if found is not None else None, Right.PANEL, "alert.acknowledge")
@@ -56,7 +58,10 @@ class Alerts:
                 raise NotFound()
             if row.acknowledged_at is None:
                 table = schema.alerts
-                values = {"acknowledged_at": core.now(), "acknowledged_by": actor.email or actor.name}
+                now = core.now()
+                values: dict[str, Any] = {"acknowledged_at": now, "acknowledged_by": actor.email or actor.name}
+                if rules.Kind(row.kind) in rules.ENDED_BY_ACKNOWLEDGEMENT and row.resolved_at is None:
+                    values["resolved_at"] = now
                 connection.execute(update(table).where(table.c.id == alert_id).values(**values))
                 entry = core.entry(
                     actor, row.tenant_id, "alert.acknowledge", cluster_id=row.cluster_id, target=row.kind
@@ -65,6 +70,7 @@ class Alerts:
             return _alert(connection, alert_id)
 
         row = await core.database.write(work)
+        await self._presence.reload(row.cluster_id)
         core.live.publish(row.tenant_id, "alert", row.cluster_id)
         return _view(row)
 

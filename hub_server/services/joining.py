@@ -367,7 +367,7 @@ def _repeat(connection: Connection, core: Core, request: Request, invite: Any, r
                 reason=Reason.INVITE_USED.value,
                 detail=told,
             )
-    detail = "this token was used by another key already: regenerate the invite"
+    detail = "this token was already used by another cluster, or with another key: regenerate the invite"
     return _Misuse(invite.tenant_id, invite.cluster_id, detail, is_alert=is_live)
 
 

@@ -615,7 +615,9 @@ def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], no
     for event in batch.events:
         add_event(connection, **event)
     for alert in batch.alerts:
-        open_alert(connection, **alert)
+        live = select(clusters.c.id).where(clusters.c.id == alert["cluster_id"], clusters.c.deleted_at.is_(None))
+        if connection.execute(live).first() is not None:
+            open_alert(connection, **alert)
     for cluster_id, at in batch.resolved:
         _resolve(connection, cluster_id, at)
     for cluster_id, table in batch.nodes.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -78,13 +78,20 @@ class Tenants:
 
         def work(connection: Connection) -> SubnetView:
             table, now = schema.subnets, core.now()
-            known = connection.execute(select(table.c.cidr).where(table.c.tenant_id == tenant_id)).scalars().all()
+            known = connection.execute(select(table).where(table.c.tenant_id == tenant_id)).all()
             try:
-                network = leases.check_subnet(cidr, [IPv4Network(one) for one in known])
+                network = leases.check_subnet(cidr, [IPv4Network(one.cidr) for one in known])
             except ValueError as problem:
                 raise Invalid("cidr", str(problem)) from None
             subnet_id = core.id("sn")
-            values = {"id": subnet_id, "tenant_id": tenant_id, "cidr": str(network), "created_at": now}
+            network6 = next((IPv6Network(one.cidr6) for one in known if one.is_default and one.cidr6), None)
+            values = {
+                "id": subnet_id,
+                "tenant_id": tenant_id,
+                "cidr": str(network),
+                "cidr6": str(leases.subnet6_beside(network6, len(known))) if network6 is not None else None,
+                "created_at": now,
+            }
             connection.execute(insert(table).values(**values, is_default=False, from_pool=False))
             audit.append(connection, core.entry(actor, tenant_id, "subnet.add", target=str(network)))
             return next(view for view in _subnets(connection, tenant_id, now) if view.id == subnet_id)
@@ -192,11 +199,14 @@ class Tenants:
                 raise NotFound()
             connection.execute(update(users).where(users.c.id == user_id).values(active=active))
             if not active:
-                # Sessions and kubeconfigs die in the same transaction.
+                # Sessions, kubeconfigs and the tokens that the person knows die in the same transaction.
                 connection.execute(delete(schema.sessions).where(schema.sessions.c.user_id == user_id))
                 tokens = schema.kubeconfig_tokens
                 live = (tokens.c.user_id == user_id) & tokens.c.revoked_at.is_(None)
                 connection.execute(update(tokens).where(live).values(revoked_at=now))
+                programs = schema.api_tokens
+                known = (programs.c.created_by == user_id) & programs.c.revoked_at.is_(None)
+                connection.execute(update(programs).where(known).values(revoked_at=now))
             action = "account.activate" if active else "account.deactivate"
             audit.append(connection, core.entry(actor, audit.HUB_CHAIN, action, target=person.email))
 
@@ -221,6 +231,8 @@ def _subnets(connection: Connection, tenant_id: str, now: float) -> tuple[Subnet
         select(table).where(table.c.tenant_id == tenant_id).order_by(table.c.is_default.desc(), table.c.created_at)
     ).all()
     views = []
+    # One address of the hub in the whole realm: the first of the default allocation.
+    hub = str(leases.hub_address(IPv4Network(rows[0].cidr))) if rows else ""
     for row in rows:
         network = IPv4Network(row.cidr)
         free = addresses.free(connection, row, now)
@@ -232,7 +244,7 @@ def _subnets(connection: Connection, tenant_id: str, now: float) -> tuple[Subnet
                 is_default=row.is_default,
                 leased=leases.capacity(network) - free,
                 free=free,
-                hub_address=str(leases.hub_address(network)),
+                hub_address=hub,
             )
         )
     return tuple(views)
