@@ -64,6 +64,7 @@ class Bootstrap:
         self._kube = kube
         self._hub = hub
         self._waits = waits or Waits()
+        self.last_stop: Stop | None = None
 
     async def run(self) -> str:
         """Take the six steps.
@@ -154,6 +155,7 @@ class Bootstrap:
                 stop = problem
             if stop.cause.is_final:
                 raise stop
+            self.last_stop = stop
             wait = self._waits.after(stop)
             if trio.current_time() + wait >= trio.current_effective_deadline():
                 raise stop
@@ -179,7 +181,8 @@ async def run_bootstrap(bootstrap: Bootstrap, deadline: float) -> tuple[int, str
     except Stop as problem:
         stop = problem
     except trio.TooSlowError:
-        stop = Stop("network", f"no answer in {deadline:.0f} s")
+        # What went wrong the last time says more than that the time is over.
+        stop = bootstrap.last_stop or Stop("network", f"no answer in {deadline:.0f} s")
     else:
         return 0, line
     return stop.cause.exit_code, stop.line()

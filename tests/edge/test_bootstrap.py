@@ -248,7 +248,7 @@ async def test_an_absent_hub_and_an_unknown_name_are_told_apart(tmp_path: pathli
         for url, exit_code in (("http://127.0.0.1:1", 21), ("https://hub.invalid", 22)):
             settings = Settings(
                 hub_url=url, token_file=base.token_file, api_server=base.api_server, api_token=base.api_token,
-                api_ca="", deadline=1,
+                api_ca="", deadline=3,
             )  # fmt: skip
             code, line = await join(settings)
             assert (code, "BootstrapUnreachable" in line) == (exit_code, True), line
