@@ -10,7 +10,6 @@ behind a stream is seen by the wire (`Wire.cut`), which ends the connections the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +17,11 @@ from typing import Final, Literal, TypeAlias
 
 import trio
 
+from hub_server import supervise
 from hub_server.domain.errors import Unauthenticated
 from hub_server.domain.roles import Right
 
 __all__ = ["Ground", "GroundLost", "Grounds", "Lost"]
-
-_log = logging.getLogger("hub.grounds")
 
 # A right that is lost must cut within five seconds, whoever took it away.
 LOOK_EVERY: Final = 2.0
@@ -122,9 +120,7 @@ class Grounds:
             with trio.move_on_after(LOOK_EVERY):
                 await self._wake.wait()
             self._wake = trio.Event()
-            try:
+            # A database that cannot be read now is looked at again; new requests are refused meanwhile.
+            with supervise.confined("grounds of streams"):
                 await self.look()
-            except Exception:
-                # A database that cannot be read now is looked at again; new requests are refused meanwhile.
-                _log.exception("looking whether streams still have their ground")
             await trio.sleep(LOOK_AT_MOST_EVERY)

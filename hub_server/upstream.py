@@ -18,6 +18,7 @@ from typing import Any, Final
 import h11
 import trio
 
+from hub_server import supervise
 from hub_server.domain.headers import Fields
 from hub_server.nursery import unwrapped
 from hub_server.wire import Wire
@@ -42,9 +43,9 @@ class _Stale(Exception):
 
 
 class _Connection:
-    def __init__(self, stream: Any, why_lost: Callable[[Any], str]) -> None:
+    def __init__(self, wire: Wire, stream: Any) -> None:
         self.stream = stream
-        self._why_lost = why_lost
+        self._wire = wire
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
         self.is_kept = False
         self.kept_at = 0.0
@@ -64,7 +65,7 @@ class _Connection:
 
     def fault(self) -> EdgeFault:
         """That the connection broke, and why."""
-        return EdgeFault(self._why_lost(self.stream))
+        return EdgeFault(self._wire.why_lost(self.stream))
 
     @property
     def is_whole(self) -> bool:
@@ -202,7 +203,7 @@ class Upstream:
                 with unwrapped():
                     async with trio.open_nursery() as nursery:
                         await connection.send(request)
-                        nursery.start_soon(_send_body, connection, body)
+                        supervise.start_part(nursery, _send_body, connection, body)
                         response = await connection.head()
                         yield Answer(connection, response)
                         nursery.cancel_scope.cancel()
@@ -229,7 +230,7 @@ class Upstream:
             if not is_new and trio.current_time() - connection.kept_at < _KEPT_FOR:
                 return connection
             connection.stream.abort()
-        return _Connection(await self._wire.dial(cluster_id), self._wire.why_lost)
+        return _Connection(self._wire, await self._wire.dial(cluster_id))
 
     async def _ask(self, connection: _Connection, request: h11.Request) -> h11.Response:
         """Send a request without a body and wait for the head of the answer."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
 import time
@@ -24,11 +23,10 @@ from typing import Final
 import trio
 
 import wgpy
+from hub_server import supervise
 from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord, Sink
 
 __all__ = ["EDGE_PORT", "Wire", "open_wire"]
-
-_log = logging.getLogger("hub.wire")
 
 # Where every edge serves the API server of its cluster, inside the tunnel.
 EDGE_PORT: Final = 7443
@@ -37,12 +35,8 @@ CONNECT_TIMEOUT: Final = 10.0
 _NOBODY: Final = "192.0.0.8/32"
 # Handshakes that the hub starts after a restart: a thousand clusters are called within ten seconds, below 200 a second.
 _CALLS_PER_SECOND: Final = 100
-# An edge that died without a word must end its streams within 15 s: 5 s of silence, then three questions 3 s apart;
-# and what was sent and is not acknowledged waits no longer.
-_IDLE: Final = 5.0
-_ASK_EVERY: Final = 3.0
-_ASKS: Final = 3
-_UNACKNOWLEDGED: Final = 14.0
+# An edge that died without a word must end its streams within 15 s.
+_ALIVE: Final = wgpy.Keepalive(idle=5, interval=3, probes=3)
 _LOST: Final = "the connection to the edge was lost"
 
 
@@ -77,7 +71,7 @@ async def open_wire(
         for peer in peers:
             wire.put_peer(peer)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wire.call_known_places)
+            supervise.start_once(nursery, "calls after a start", wire.call_known_places)
             yield wire
             nursery.cancel_scope.cancel()
 
@@ -136,6 +130,11 @@ class Wire:
         known = self._realms.pop(tenant_id, None)
         if known is not None:
             self._tunnel.remove_realm(known[1])
+
+    def has_realm(self, tenant_id: str, realm: wgpy.Tunnel) -> bool:
+        """Whether this is a tenant's network now, neither removed nor made anew."""
+        known = self._realms.get(tenant_id)
+        return known is not None and known[1] is realm
 
     def put_peer(self, record: PeerRecord) -> None:
         """Add or replace a cluster; with another key, address or tenant it is another peer, else its session goes on.
@@ -203,12 +202,12 @@ class Wire:
             raise _os_error(errno.EHOSTUNREACH, cluster_id)
         _, realm = self._realms[record.tenant_id]
         with trio.move_on_after(timeout):
-            stream = await realm.net.open_tcp_stream(str(record.address), port)
+            stream = await realm.net.open_tcp_stream(
+                str(record.address), port, keepalive=_ALIVE, user_timeout=_ALIVE.dead_after
+            )
             if self._peers.get(cluster_id) is None or self._peers[cluster_id].public_key != record.public_key:
                 stream.abort()
                 raise _os_error(errno.EHOSTUNREACH, cluster_id)
-            stream.set_keepalive(True, idle=_IDLE, interval=_ASK_EVERY, probes=_ASKS)
-            stream.set_user_timeout(_UNACKNOWLEDGED)
             self._streams.setdefault(cluster_id, weakref.WeakKeyDictionary())[stream] = trio.current_time()
             return stream
         raise _os_error(errno.ETIMEDOUT, cluster_id)
@@ -272,9 +271,10 @@ class Wire:
         for record in list(self._peers.values()):
             if record.endpoint is None or self._peers.get(record.cluster_id) != record:
                 continue
-            if not self.has_session(record.cluster_id):
-                self._tunnel.device.start_handshake(wgpy.PublicKey(record.public_key))
-                await trio.sleep(1 / _CALLS_PER_SECOND)
+            with supervise.confined("call after a start", record.cluster_id):
+                if not self.has_session(record.cluster_id):
+                    self._tunnel.device.start_handshake(wgpy.PublicKey(record.public_key))
+                    await trio.sleep(1 / _CALLS_PER_SECOND)
 
     def _happened(self, event: object) -> None:
         if not isinstance(event, wgpy.InitiationReceived | wgpy.HandshakeCompleted):
@@ -287,11 +287,9 @@ class Wire:
         tell = (
             self._sink.initiation_seen if isinstance(event, wgpy.InitiationReceived) else self._sink.handshake_confirmed
         )
-        try:
+        # The device calls this between two packets: a fault up there must not end every tunnel.
+        with supervise.confined("news of a handshake", cluster_id):
             tell(cluster_id, str(event.endpoint), self._wall_clock())
-        except Exception:
-            # A fault up there must not end every tunnel.
-            _log.exception("the sink failed")
 
 
 def _os_error(number: int, cluster_id: str) -> OSError:

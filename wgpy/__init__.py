@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         WgpyError,
     )
     from wgpy.keys import PresharedKey, PrivateKey, PublicKey
+    from wgpy.netstack.tcp.keepalive import Keepalive
     from wgpy.protocol.datagrams import DatagramBatch
     from wgpy.protocol.engine import Engine
     from wgpy.protocol.events import (
@@ -68,6 +69,7 @@ _HOMES = {
     "HandshakeGaveUp": "protocol.events",
     "InitiationReceived": "protocol.events",
     "InterfaceConfig": "config",
+    "Keepalive": "netstack.tcp.keepalive",
     "LocalProtocolError": "errors",
     "MemoryDevice": "tun.memory",
     "PacketDevice": "tun.base",
@@ -101,6 +103,7 @@ __all__ = [
     "HandshakeGaveUp",
     "InitiationReceived",
     "InterfaceConfig",
+    "Keepalive",
     "LocalProtocolError",
     "MemoryDevice",
     "PacketDevice",

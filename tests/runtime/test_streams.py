@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import random
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from scapy.layers.dns import DNS, DNSRR
 from tests.runtime.links import Host, Weather, guest_of, joined_nets, joined_tunnels
 from tests.runtime.test_net import name_server, zone
 from wgpy.netstack.tcp.host import Fallback
+from wgpy.netstack.tcp.keepalive import Keepalive
 from wgpy.runtime.listeners import NetListener
 from wgpy.runtime.streams import NetStream
 from wgpy.runtime.tunnel import Tunnel, open_tunnel
@@ -377,7 +379,7 @@ async def test_keepalive_finds_a_dead_peer_and_spares_a_living_one(autojump_cloc
     weather = Weather(delay=0.01)
     async with joined_nets(weather) as (a, b):
         stream, _ = await connected(a, b)
-        stream.set_keepalive(True, idle=10, interval=2, probes=3)
+        stream.set_keepalive(Keepalive(idle=10, interval=2, probes=3))
         with trio.move_on_after(100) as scope:
             await stream.receive_some()
         assert scope.cancelled_caught
@@ -387,6 +389,42 @@ async def test_keepalive_finds_a_dead_peer_and_spares_a_living_one(autojump_cloc
             await stream.receive_some()
         assert isinstance(broken.value.__cause__, TimeoutError)
         assert trio.current_time() - before < 20
+
+
+async def test_both_ends_find_a_dead_peer_as_they_were_opened(autojump_clock: trio.testing.MockClock) -> None:
+    weather = Weather(delay=0.01)
+    keepalive = Keepalive(idle=5, interval=3, probes=3)
+    async with joined_nets(weather) as (a, b):
+        [listener] = await b.net.open_tcp_listeners(80, keepalive=keepalive, user_timeout=14)
+        ends = [await a.net.open_tcp_stream("10.0.0.2", 80, keepalive=keepalive), await listener.accept()]
+        weather.loss = 1.0
+        before = trio.current_time()
+
+        async def until_broken(stream: NetStream) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            assert trio.current_time() - before < 15
+
+        async with trio.open_nursery() as nursery:
+            for end in ends:
+                nursery.start_soon(until_broken, end)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
+async def test_a_user_timeout_is_a_time(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, _):
+        with pytest.raises(ValueError, match="positive"):
+            await a.net.open_tcp_stream("10.0.0.2", 80, user_timeout=seconds)
+        with pytest.raises(ValueError, match="positive"):
+            await a.net.open_tcp_listeners(80, user_timeout=seconds)
+
+
+async def test_an_attempt_ends_with_its_user_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets(Weather(loss=1.0)) as (a, _):
+        before = trio.current_time()
+        with pytest.raises(TimeoutError):
+            await a.net.open_tcp_stream("10.0.0.2", 80, user_timeout=5)
+        assert trio.current_time() - before == pytest.approx(5, abs=0.1)
 
 
 async def test_a_cancelled_receive_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:

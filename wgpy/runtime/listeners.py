@@ -13,6 +13,8 @@ from wgpy.runtime.streams import NetStream
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from wgpy.netstack.tcp.connection import TcpConnection
+    from wgpy.netstack.tcp.keepalive import Keepalive
     from wgpy.netstack.tcp.listener import TcpListener
     from wgpy.runtime.netdevice import NetDevice
 
@@ -26,10 +28,19 @@ class NetListener(trio.abc.Listener[NetStream]):
         address: host, None for all of our addresses, and port.
     """
 
-    def __init__(self, device: NetDevice, listener: TcpListener) -> None:
+    def __init__(
+        self,
+        device: NetDevice,
+        listener: TcpListener,
+        *,
+        keepalive: Keepalive | None = None,
+        user_timeout: float | None = None,
+    ) -> None:
         """Use `Net.open_tcp_listeners`."""
         self._device = device
         self._listener = listener
+        self._keepalive = keepalive
+        self._user_timeout = user_timeout
         self._is_closed = False
         self.address = listener.host, listener.port
 
@@ -46,7 +57,7 @@ class NetListener(trio.abc.Listener[NetStream]):
             self._check_open()
             connection = self._listener.accept()
             if connection is not None:
-                return NetStream(self._device, connection)
+                return self._stream(connection)
             await self._device.until_readable(self._listener)
 
     def accept_nowait(self) -> NetStream:
@@ -60,7 +71,15 @@ class NetListener(trio.abc.Listener[NetStream]):
         connection = self._listener.accept()
         if connection is None:
             raise trio.WouldBlock
-        return NetStream(self._device, connection)
+        return self._stream(connection)
+
+    def _stream(self, connection: TcpConnection) -> NetStream:
+        stream = NetStream(self._device, connection)
+        if self._keepalive is not None:
+            stream.set_keepalive(self._keepalive)
+        if self._user_timeout is not None:
+            stream.set_user_timeout(self._user_timeout)
+        return stream
 
     async def serve(self, handler: Callable[[NetStream], Awaitable[object]], nursery: trio.Nursery) -> NoReturn:
         """Start a handler for every connection, for ever; all that wait are accepted in one turn of the loop.

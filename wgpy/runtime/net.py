@@ -19,6 +19,7 @@ import trio
 
 from wgpy.errors import DropReason
 from wgpy.netstack.constants import BACKLOG
+from wgpy.netstack.tcp.keepalive import checked_user_timeout
 from wgpy.runtime import world
 from wgpy.runtime.datagrams import NetUdp
 from wgpy.runtime.listeners import NetListener
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from wgpy.netstack.icmp import Icmp
     from wgpy.netstack.statistics import StackStatistics
     from wgpy.netstack.tcp.host import Fallback
+    from wgpy.netstack.tcp.keepalive import Keepalive
     from wgpy.netstack.udp import Address
     from wgpy.runtime.netdevice import NetDevice
 
@@ -87,7 +89,14 @@ class Net:
     # --- TCP ---------------------------------------------------------------------------------------------------------
 
     async def open_tcp_stream(
-        self, host: str, port: int, *, local: str | None = None, happy_eyeballs_delay: float | None = 0.25
+        self,
+        host: str,
+        port: int,
+        *,
+        local: str | None = None,
+        happy_eyeballs_delay: float | None = 0.25,
+        keepalive: Keepalive | None = None,
+        user_timeout: float | None = None,
     ) -> NetStream:
         """Connect to a host through the tunnel.
 
@@ -97,30 +106,42 @@ class Net:
             local: our address to come from; None for the first of the family.
             happy_eyeballs_delay: seconds until the next address of the host is tried beside the last (RFC 8305); None
                 to wait until that one has failed.
+            keepalive: how to find out that the host is gone; None for never.
+            user_timeout: seconds without an acknowledgement that break the connection, or the attempt to open it; None
+                for the usual retries.
 
         Raises:
+            ValueError: the user timeout is no positive time.
             OSError: as the one address says, or with the causes of all.
             gaierror: the name has no address.
         """
         self._device.check_open()
+        checked_user_timeout(user_timeout)
         addresses = _interleaved(await self._resolver.addresses(host, self._usable(local), is_hasty=True))
+        connect = functools.partial(self._connect, port=port, local=local, user_timeout=user_timeout)
         if len(addresses) == 1:
-            return await self._connect(addresses[0], port, local, is_last=True)
-        attempts = [
-            functools.partial(self._connect, address, port, local, is_last=address == addresses[-1])
-            for address in addresses
-        ]
-        return await _first_of(attempts, happy_eyeballs_delay, f"all attempts to connect to {host}:{port} failed")
+            stream = await connect(addresses[0], is_last=True)
+        else:
+            attempts = [functools.partial(connect, address, is_last=address == addresses[-1]) for address in addresses]
+            problem = f"all attempts to connect to {host}:{port} failed"
+            stream = await _first_of(attempts, happy_eyeballs_delay, problem)
+        if keepalive is not None:
+            stream.set_keepalive(keepalive)
+        return stream
 
     def _usable(self, local: str | None) -> list[int]:
         if local is None:
             return self._versions or [6, 4]
         return [6 if ":" in local else 4]
 
-    async def _connect(self, address: str, port: int, local: str | None, *, is_last: bool) -> NetStream:
+    async def _connect(
+        self, address: str, *, port: int, local: str | None, user_timeout: float | None, is_last: bool
+    ) -> NetStream:
         self._check_route(address)
         device = self._device
         connection = device.stack.connect_tcp((address, port), world.now(), local=None if local is None else (local, 0))
+        if user_timeout is not None:
+            connection.set_user_timeout(user_timeout, world.now())
         device.changed()
         try:
             while not connection.is_established:
@@ -144,7 +165,13 @@ class Net:
             raise OSError(number, f"{os.strerror(number)}: {address}: {reason.value}")
 
     async def open_tcp_listeners(
-        self, port: int, *, host: str | None = None, backlog: int | None = None
+        self,
+        port: int,
+        *,
+        host: str | None = None,
+        backlog: int | None = None,
+        keepalive: Keepalive | None = None,
+        user_timeout: float | None = None,
     ) -> list[NetListener]:
         """Listen on a port of the tunnel's addresses; one listener serves all of them.
 
@@ -152,14 +179,18 @@ class Net:
             port: 0 for any that is free.
             host: one of our addresses; None for all.
             backlog: connections that may wait to be accepted.
+            keepalive: how to find out that the other end of one is gone; None for never.
+            user_timeout: seconds without an acknowledgement that break one; None for 15 retries.
 
         Raises:
             OSError: EADDRINUSE, EADDRNOTAVAIL.
+            ValueError: the user timeout is no positive time.
         """
         self._device.check_open()
+        checked_user_timeout(user_timeout)
         await trio.lowlevel.checkpoint()
         listener = self._device.stack.listen_tcp(port, host=host, backlog=BACKLOG if backlog is None else backlog)
-        return [NetListener(self._device, listener)]
+        return [NetListener(self._device, listener, keepalive=keepalive, user_timeout=user_timeout)]
 
     async def serve_tcp(
         self,
@@ -168,6 +199,8 @@ class Net:
         *,
         host: str | None = None,
         backlog: int | None = None,
+        keepalive: Keepalive | None = None,
+        user_timeout: float | None = None,
         handler_nursery: trio.Nursery | None = None,
         task_status: trio.TaskStatus[list[NetListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -175,14 +208,21 @@ class Net:
 
         A connection whose handler raises is reset, so that its other end takes nothing cut short for the whole.
         """
-        listeners = await self.open_tcp_listeners(port, host=host, backlog=backlog)
+        listeners = await self.open_tcp_listeners(
+            port, host=host, backlog=backlog, keepalive=keepalive, user_timeout=user_timeout
+        )
         async with trio.open_nursery() as nursery:
             for listener in listeners:
                 nursery.start_soon(listener.serve, handler, handler_nursery or nursery)
             task_status.started(listeners)
 
     def set_fallback_tcp_handler(
-        self, handler: Callable[[Address, Address], Fallback], *, backlog: int | None = None
+        self,
+        handler: Callable[[Address, Address], Fallback],
+        *,
+        backlog: int | None = None,
+        keepalive: Keepalive | None = None,
+        user_timeout: float | None = None,
     ) -> NetListener:
         """Accept connections for which nobody listens, whatever address they are for.
 
@@ -192,13 +232,17 @@ class Net:
             handler: called with the address and port that was dialled, and with those of who dials, before the SYN is
                 answered: `Fallback.ACCEPT`, `REFUSE` or `IGNORE`.
             backlog: connections that may wait to be accepted.
+            keepalive: as of `open_tcp_listeners`.
+            user_timeout: likewise.
 
         Returns:
             The listener that accepts them; closing it ends this.
         """
         self._device.check_open()
+        checked_user_timeout(user_timeout)
         more = BACKLOG if backlog is None else backlog
-        return NetListener(self._device, self._device.stack.set_fallback_tcp_handler(handler, backlog=more))
+        listener = self._device.stack.set_fallback_tcp_handler(handler, backlog=more)
+        return NetListener(self._device, listener, keepalive=keepalive, user_timeout=user_timeout)
 
     # --- UDP and ping ------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from wgpy.netstack.tcp.keepalive import checked_user_timeout
 from wgpy.runtime import world
 
 if TYPE_CHECKING:
     from wgpy.netstack.tcp.connection import TcpConnection, TcpInfo
+    from wgpy.netstack.tcp.keepalive import Keepalive
     from wgpy.runtime.netdevice import NetDevice
 
 __all__ = ["NetStream"]
@@ -188,20 +190,18 @@ class NetStream(trio.abc.HalfCloseableStream):
         self._connection.set_no_delay(is_on, world.now())
         self._device.changed()
 
-    def set_keepalive(self, is_on: bool, *, idle: float = 60.0, interval: float = 15.0, probes: int = 4) -> None:
-        """Ask a silent peer whether it is still there.
-
-        Args:
-            is_on: False to stop.
-            idle: seconds of silence before the first question, at least 1.
-            interval: seconds between questions, at least 1.
-            probes: so many questions without an answer break the connection.
-        """
-        self._connection.set_keepalive(is_on, world.now(), idle=idle, interval=interval, probes=probes)
+    def set_keepalive(self, keepalive: Keepalive | None) -> None:
+        """Ask a silent peer whether it is still there; None to stop."""
+        self._connection.set_keepalive(keepalive, world.now())
         self._device.changed()
 
     def set_user_timeout(self, seconds: float | None) -> None:
-        """Break the connection when what was sent is not acknowledged for so long; None for the usual 15 retries."""
+        """Break the connection when what was sent is not acknowledged for so long; None for the usual 15 retries.
+
+        Raises:
+            ValueError: it is no positive time.
+        """
+        seconds = checked_user_timeout(seconds)
         self._connection.set_user_timeout(seconds, world.now())
         self._device.changed()
 

@@ -1,11 +1,13 @@
 """Strange, old and hostile segments (suite A 26 to 32): exact answers on a virtual clock."""
 
 import errno
+import math
 
 import pytest
 
 from wgpy.errors import BadPacket, DropReason
 from wgpy.netstack.stack import IcmpError
+from wgpy.netstack.tcp.keepalive import Keepalive
 from wgpy.netstack.tcp.states import State
 from wgpy.testing.script import Script
 from wgpy.wire import tcp
@@ -250,7 +252,7 @@ def test_the_keepalive_schedule():
     """A30: after 60 s, every 15 s, four times."""
     script = Script()
     connection = script.open()
-    connection.set_keepalive(True, script.now)
+    connection.set_keepalive(Keepalive(), script.now)
     start = script.elapsed
     script.sleep(200)
     for moment in (60, 75, 90, 105):
@@ -263,15 +265,51 @@ def test_an_answer_starts_the_keepalive_over():
     """A30."""
     script = Script()
     connection = script.open()
-    connection.set_keepalive(True, script.now, idle=10, interval=5, probes=2)
+    connection.set_keepalive(Keepalive(idle=10, interval=5, probes=2), script.now)
     for _ in range(5):
         start = script.elapsed
         script.sleep(10.5)
         script.expect("A", at=start + 10, seq=0)
         script.inject("A", seq=1, ack=1)
     assert connection.is_established
-    connection.set_keepalive(False, script.now)
+    connection.set_keepalive(None, script.now)
     script.expect_nothing(for_seconds=1000)
+
+
+def test_what_is_in_flight_asks_in_place_of_a_probe():
+    """A30: and a peer that says nothing to it is as gone as one that answers no probe."""
+    script = Script()
+    connection = script.open()
+    connection.set_keepalive(Keepalive(idle=5, interval=3, probes=3), script.now)
+    start = script.elapsed
+    script.sleep(2)
+    connection.write(b"anybody?", script.now)
+    script.sleep(20)
+    assert isinstance(connection.error, TimeoutError)
+    assert all(len(sent.payload) == 8 for sent in script.sent[:-1]), "no probe beside what is in flight"
+    assert script.sent[-1].time == pytest.approx(start + 14, abs=0.001)
+
+
+def test_a_closed_window_that_is_confirmed_is_no_dead_peer():
+    script = Script()
+    connection = script.open()
+    connection.set_keepalive(Keepalive(idle=5, interval=3, probes=3), script.now)
+    script.inject("A", seq=1, ack=1, window=0)
+    connection.write(b"when you are ready", script.now)
+    for _ in range(20):
+        script.sleep(3)
+        script.collect()
+        script.inject("A", seq=1, ack=1, window=0)
+    assert connection.is_established
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"idle": 0.5}, {"idle": math.nan}, {"interval": 0}, {"interval": math.inf}, {"probes": 0}, {"probes": 1.5}],
+)
+def test_a_keepalive_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Keepalive(**wrong)
 
 
 def test_a_keepalive_of_the_peer_is_answered():

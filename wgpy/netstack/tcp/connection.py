@@ -17,9 +17,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from wgpy.netstack.constants import (
     CHALLENGE_ACKS_PER_SECOND,
     FIN_WAIT_2,
-    KEEPALIVE_IDLE,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_PROBES,
     LINGER,
     NEVER,
     SACK_BLOCKS,
@@ -37,6 +34,7 @@ from wgpy.wire import ip, tcp
 if TYPE_CHECKING:
     from wgpy.netstack.emission import Emission
     from wgpy.netstack.tcp.host import TcpHost
+    from wgpy.netstack.tcp.keepalive import Keepalive
     from wgpy.netstack.tcp.listener import TcpListener
 
 __all__ = ["TcpConnection", "TcpInfo"]
@@ -192,7 +190,7 @@ class TcpConnection:
         self.spurious = 0
         self.soft_error = 0
         self.user_timeout: float | None = None
-        self.keepalive: tuple[float, float, int] | None = None
+        self.keepalive: Keepalive | None = None
         self.heard_at = 0.0
         self._keepalive_at = NEVER
         self._keepalive_sent = 0
@@ -326,20 +324,13 @@ class TcpConnection:
         self.no_delay = on
         self._settle(now)
 
-    def set_keepalive(
-        self,
-        on: bool,
-        now: float,
-        *,
-        idle: float = KEEPALIVE_IDLE,
-        interval: float = KEEPALIVE_INTERVAL,
-        probes: int = KEEPALIVE_PROBES,
-    ) -> None:
-        """Ask a silent peer after `idle` seconds whether it is there, every `interval`; fail after so many probes."""
-        self.keepalive = (max(idle, 1.0), max(interval, 1.0), probes) if on else None
+    def set_keepalive(self, keepalive: Keepalive | None, now: float) -> None:
+        """Ask a silent peer whether it is there, and fail when it is not; None for never."""
+        self.keepalive = keepalive
         self._keepalive_sent = 0
-        self._keepalive_at = max(now, self.heard_at) + max(idle, 1.0) if on else NEVER
-        self.host.watch(self)
+        if not self.is_closed:
+            self._keepalive_at = NEVER if keepalive is None else max(now, self.heard_at) + keepalive.idle
+            self.host.watch(self)
 
     def set_user_timeout(self, seconds: float | None, now: float) -> None:
         """Fail with ETIMEDOUT when nothing was acknowledged for so long; None for the default (RFC 5482, locally)."""
@@ -423,7 +414,7 @@ class TcpConnection:
         self.heard_at = now
         if self.keepalive is not None:
             self._keepalive_sent = 0
-            self._keepalive_at = now + self.keepalive[0]
+            self._keepalive_at = now + self.keepalive.idle
 
     # --- emission ----------------------------------------------------------------------------------------------------
 

@@ -158,12 +158,7 @@ def _persist(conn: TcpConnection, now: float) -> None:
 def _keep_alive(conn: TcpConnection, now: float) -> None:
     if conn.keepalive is None:
         return
-    _, interval, probes = conn.keepalive
-    if conn.sender.nxt > conn.sender.una:
-        conn.note_keepalive(now, interval)  # what is in flight asks the same question
-        conn.heard(now)
-        return
-    if conn.note_keepalive(now, interval) >= probes:
+    if conn.note_keepalive(now, conn.keepalive.interval) >= conn.keepalive.probes:
         _time_out(conn, now)
-        return
-    conn.sender.probe_due = True
+    elif conn.sender.nxt == conn.sender.una:
+        conn.sender.probe_due = True  # else what is in flight asks the same question
