@@ -1,7 +1,7 @@
 """What every open stream stands on, and the one place that ends a stream when its ground is gone.
 
     kubectl's request, panel line, page stream -> standing_on(ground) -> runs until it ends by itself
-    a commit of this process, or two seconds   -> look -> `lost` is asked about all grounds at once -> cut, with a reason
+    a commit of this process, or two seconds   -> look -> `lost` is asked about all grounds at once -> cut
 
 A ground is a credential, and what it must still allow. Nobody has to remember to end streams: whatever takes a right
 away writes to the database, through this process or another one, and the next look finds it. What becomes of the edge

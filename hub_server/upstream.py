@@ -250,6 +250,8 @@ class Upstream:
 async def _send_body(
     connection: _Connection, body: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 ) -> None:
+    is_wanted = True
+
     async def send(piece: bytes) -> None:
         # The edge may have answered, and hung up, without reading everything: the answer, or its absence, says why.
         # The rest of the body is taken all the same, so that who sends it comes to read that answer.
@@ -260,7 +262,6 @@ async def _send_body(
             except EdgeFault:
                 is_wanted = False
 
-    is_wanted = True
     await body(send)
     if is_wanted:
         with contextlib.suppress(EdgeFault):

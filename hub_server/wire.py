@@ -205,7 +205,8 @@ class Wire:
             stream = await realm.net.open_tcp_stream(
                 str(record.address), port, keepalive=_ALIVE, user_timeout=_ALIVE.dead_after
             )
-            if self._peers.get(cluster_id) is None or self._peers[cluster_id].public_key != record.public_key:
+            now = self._peers.get(cluster_id)
+            if now is None or now.public_key != record.public_key:
                 stream.abort()
                 raise _os_error(errno.EHOSTUNREACH, cluster_id)
             self._streams.setdefault(cluster_id, weakref.WeakKeyDictionary())[stream] = trio.current_time()
