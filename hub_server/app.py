@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 import hub_server
 import wgpy
-from hub_server import api, bootstrap, jobs, tls, web
+from hub_server import api, bootstrap, jobs, supervise, tls, web
 from hub_server.auth.middleware import Authentication
 from hub_server.auth.passwords import Passwords
 from hub_server.control import serve_control
@@ -224,7 +224,7 @@ async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) 
                     nursery,
                 ):
                     if certificate is not None and config.context is not None:
-                        nursery.start_soon(tls.keep_fresh, certificate, config.context, own)
+                        supervise.start_kept(nursery, "certificate", tls.keep_fresh, certificate, config.context, own)
                     yield hub
     finally:
         os.close(lock)
@@ -247,11 +247,13 @@ async def _running(
         core.wire = wire
         if not core.endpoints:
             core.endpoints = (f"{_bracketed(settings.public_host)}:{wire.port}",)
-        nursery.start_soon(presence.run)
-        control = await nursery.start(serve_control, wire, presence)
-        core.config_changed = lambda cluster_id: nursery.start_soon(control.config_changed, cluster_id)
-        nursery.start_soon(jobs.run_jobs, core)
-        nursery.start_soon(services.kubectl.write_records)
+        supervise.start_kept(nursery, "rows", presence.run)
+        control = await supervise.start_server(nursery, "the control ports", serve_control, wire, presence)
+        core.config_changed = lambda cluster_id: supervise.start_once(
+            nursery, "push of a configuration", control.config_changed, cluster_id, victim=cluster_id
+        )
+        supervise.start_kept(nursery, "jobs", jobs.run_jobs, core)
+        supervise.start_kept(nursery, "audit of requests", services.kubectl.write_records)
         proxy = KubeProxy(wire, services.kubectl.authorize, services.kubectl.record, wall_clock=core.now)
         door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies))
 
@@ -265,7 +267,7 @@ async def _running(
             await anycorn.serve(_framework(door), config, shutdown_trigger=stop, task_status=task_status, mode="asgi")
             drained.set()
 
-        await nursery.start(serve_http)
+        await supervise.start_server(nursery, "the HTTPS port", serve_http)
         yield Hub(settings.public_url, core, services, presence, password), config, nursery
         shutdown.set()
         await drained.wait()

@@ -26,6 +26,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import trio
 
+from hub_server import supervise
 from hub_server.domain.errors import HubError, TooMany
 from hub_server.domain.headers import (
     Impersonating,
@@ -207,7 +208,7 @@ class KubeProxy:
         body = _Body(receive, self._limits.request_body, asked, is_wanted=has_body)
         with self._room(grant), unwrapped():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(body.watch)
+                supervise.start_part(nursery, body.watch)
                 await self._relay(asked, fields, body if has_body else None, length, answer)
                 nursery.cancel_scope.cancel()
 

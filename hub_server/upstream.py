@@ -15,6 +15,7 @@ from typing import Any, Final
 import h11
 import trio
 
+from hub_server import supervise
 from hub_server.domain.headers import Fields
 from hub_server.nursery import unwrapped
 from hub_server.wire import Wire
@@ -186,7 +187,7 @@ class Upstream:
                 with unwrapped():
                     async with trio.open_nursery() as nursery:
                         await self._send(connection, request)
-                        nursery.start_soon(_send_body, connection, body)
+                        supervise.start_part(nursery, _send_body, connection, body)
                         with trio.move_on_after(_HEAD_WITHIN) as patience:
                             response = await connection.head()
                         if patience.cancelled_caught:

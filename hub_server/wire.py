@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import time
 import weakref
@@ -23,11 +22,10 @@ from typing import Final
 import trio
 
 import wgpy
+from hub_server import supervise
 from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord, Sink
 
 __all__ = ["EDGE_PORT", "Wire", "open_wire"]
-
-_log = logging.getLogger("hub.wire")
 
 # Where every edge serves the API server of its cluster, inside the tunnel.
 EDGE_PORT: Final = 7443
@@ -69,7 +67,7 @@ async def open_wire(
         for peer in peers:
             wire.put_peer(peer)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wire.call_known_places)
+            supervise.start_once(nursery, "calls after a start", wire.call_known_places)
             yield wire
             nursery.cancel_scope.cancel()
 
@@ -125,6 +123,11 @@ class Wire:
         known = self._realms.pop(tenant_id, None)
         if known is not None:
             self._tunnel.remove_realm(known[1])
+
+    def has_realm(self, tenant_id: str, realm: wgpy.Tunnel) -> bool:
+        """Whether this is a tenant's network now, neither removed nor made anew."""
+        known = self._realms.get(tenant_id)
+        return known is not None and known[1] is realm
 
     def put_peer(self, record: PeerRecord) -> None:
         """Add or replace a cluster; with another key, address or tenant it is another peer, else its session goes on.
@@ -242,9 +245,10 @@ class Wire:
         for record in list(self._peers.values()):
             if record.endpoint is None or self._peers.get(record.cluster_id) != record:
                 continue
-            if not self.has_session(record.cluster_id):
-                self._tunnel.device.start_handshake(wgpy.PublicKey(record.public_key))
-                await trio.sleep(1 / _CALLS_PER_SECOND)
+            with supervise.confined("call after a start", record.cluster_id):
+                if not self.has_session(record.cluster_id):
+                    self._tunnel.device.start_handshake(wgpy.PublicKey(record.public_key))
+                    await trio.sleep(1 / _CALLS_PER_SECOND)
 
     def _happened(self, event: object) -> None:
         if not isinstance(event, wgpy.InitiationReceived | wgpy.HandshakeCompleted):
@@ -255,11 +259,9 @@ class Wire:
         tell = (
             self._sink.initiation_seen if isinstance(event, wgpy.InitiationReceived) else self._sink.handshake_confirmed
         )
-        try:
+        # The device calls this between two packets: a fault up there must not end every tunnel.
+        with supervise.confined("news of a handshake", cluster_id):
             tell(cluster_id, str(event.endpoint), self._wall_clock())
-        except Exception:
-            # A fault up there must not end every tunnel.
-            _log.exception("the sink failed")
 
 
 def _os_error(number: int, cluster_id: str) -> OSError:

@@ -16,7 +16,7 @@ import structlog
 import trio
 from sqlalchemy import Connection, insert, select, update
 
-from hub_server import audit
+from hub_server import audit, supervise
 from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
 from hub_server.domain.roles import Right, Role, allows
@@ -236,7 +236,7 @@ class Kubectl:
                 self._wake = trio.Event()
                 await self._flush()
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(5):
+            with trio.CancelScope(shield=True), trio.move_on_after(5), supervise.confined("audit at the end"):
                 await self._flush()
 
     async def _flush(self) -> None:
@@ -246,9 +246,9 @@ class Kubectl:
         try:
             await self._core.database.write(_append_all, [_entry(record) for record in batch])
         except Exception:
-            log.exception("writing the audit of requests")
             self._records = batch + self._records
             self._wake.set()
+            raise
 
 
 def _answer(result: PanelResult) -> PanelAnswer:

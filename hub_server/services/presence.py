@@ -18,6 +18,7 @@ import structlog
 import trio
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from hub_server import supervise
 from hub_server.domain import alerts, clones, status
 from hub_server.domain.reasons import Reason
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, NodeSummary, PeerRecord, RealmRecord
@@ -373,9 +374,12 @@ class Presence:
     def tick(self) -> None:
         """Look at what time alone changes: silence, alerts, expiry of invites, the samples of a minute."""
         now = self._now()
-        for row in self.rows.values():
+        for row in list(self.rows.values()):
             if row.deadline <= now:
-                self._look(row, now)
+                # Should the look at it fail, it is looked at again a little later, and the others are not held up.
+                row.deadline = now + LAST_SEEN_EVERY
+                with supervise.confined("look at a row", row.id):
+                    self._look(row, now)
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_EVERY
             self._sample(now)
@@ -495,10 +499,10 @@ class Presence:
         """Tick and write, until cancelled; what is left is written on the way out."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tick_forever)
-                nursery.start_soon(self._write_forever)
+                supervise.start_kept(nursery, "rows by time", self._tick_forever)
+                supervise.start_kept(nursery, "writing rows", self._write_forever)
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(5):
+            with trio.CancelScope(shield=True), trio.move_on_after(5), supervise.confined("writing rows at the end"):
                 await self.flush()
 
     async def _tick_forever(self) -> None:
@@ -510,11 +514,7 @@ class Presence:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            try:
-                await self.flush()
-            except Exception:
-                log.exception("writing what changed")
-                await trio.sleep(1)
+            await self.flush()
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""

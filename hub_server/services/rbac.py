@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 from sqlalchemy import Connection, select, update
 
-from hub_server import audit
+from hub_server import audit, supervise
 from hub_server.domain import rbac as rules
 from hub_server.domain.errors import EdgeUnreachable, Invalid, NotFound
 from hub_server.domain.roles import Right
@@ -138,7 +138,7 @@ class Rbac:
             with trio.move_on_after(_TIME_LIMIT) as limit:
                 async with trio.open_nursery() as nursery:
                     for permission in wanted:
-                        nursery.start_soon(ask, permission)
+                        supervise.start_part(nursery, ask, permission)
             if failed or limit.cancelled_caught:
                 raise EdgeUnreachable(f"the API server could not be asked: {failed[0] if failed else 'no answer'}")
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -17,7 +18,9 @@ from markupsafe import Markup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hub_server import supervise
 from hub_server.domain.errors import HubError
+from hub_server.nursery import unwrapped
 from hub_server.services.views import LiveEvent
 from hub_server.web import render
 from hub_server.web.site import Visit
@@ -87,12 +90,10 @@ class Stream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LIFE
-            nursery.start_soon(self._until_gone, receive, nursery.cancel_scope)
+            supervise.start_part(nursery, self._until_gone, receive, nursery.cancel_scope)
             # The session ended or the thing is gone: the page asks again and is told why.
-            try:
+            with suppress(HubError), unwrapped():
                 await self._serve(Pen(send))
-            except* HubError:
-                pass
             nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -115,7 +116,7 @@ class Stream(Response):
             live.subscribe(self.visit.actor, self.tenant_id, last_event_id=last_id) as events,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(look)
+            supervise.start_part(nursery, look)
             async for event in events:
                 async with one_at_a_time:
                     pen.last_id = event.id
