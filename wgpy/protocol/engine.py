@@ -248,6 +248,11 @@ class Engine:
             return DropReason.NO_PEER_FOR_DESTINATION
         return DropReason.NO_ENDPOINT if peer.endpoint is None else None
 
+    def owner_of(self, address: bytes, realm: Realm | None = None) -> PublicKey | None:
+        """The peer whose AllowedIPs hold an address, 4 or 16 octets; None when nobody's do."""
+        peer = (realm or self._realm).allowed_ips.lookup(address)
+        return None if peer is None else peer.public_key
+
     def may_send(self, destination: bytes, now: float, realm: Realm | None = None) -> bool:
         """Whether a packet for an address would leave at once; if not, a handshake is under way now.
 

@@ -35,6 +35,7 @@ from wgpy.protocol.events import (
     HandshakeGaveUp,
     InitiationReceived,
     SessionExpired,
+    SilenceEnded,
 )
 from wgpy.protocol.shared import largest_datagram
 from wgpy.protocol.staging import StagedPackets
@@ -79,6 +80,7 @@ class Peer:
         "_handshake_gate",
         "_initiation",
         "_initiation_accepted_at",
+        "_is_unanswered",
         "_jitter",
         "_last_handshake_time",
         "_last_received_at",
@@ -125,6 +127,7 @@ class Peer:
         self._jitter = 0.0
         self._last_handshake_time = 0.0
         self._last_received_at: float | None = None
+        self._is_unanswered = False
         self._static_static: bytes | None = None
         self.identity_changed(shared.private_key)
 
@@ -434,6 +437,9 @@ class Peer:
                 self.endpoint = remote
                 self._shared.events.append(EndpointChanged(self.public_key, remote))
             self.local = local
+        if self._is_unanswered:
+            self._is_unanswered = False
+            self._shared.events.append(SilenceEnded(self.public_key))
         self.timers.authenticated_received(now)
 
     # --- timers ------------------------------------------------------------------------------------------------------
@@ -451,9 +457,11 @@ class Peer:
                     self.local = None
                     self.initiate(now, is_retry=True)
                 case Due.GIVE_UP:
+                    self._is_unanswered = True
                     self.staged.flush()
                     self._shared.events.append(HandshakeGaveUp(self.public_key))
                 case Due.NEW_HANDSHAKE:
+                    self._is_unanswered = True
                     self.local = None
                     self.initiate(now)
                 case Due.KEEPALIVE | Due.PERSISTENT_KEEPALIVE:

@@ -10,6 +10,7 @@ of it is closed at the end, however it ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import logging
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.net import Net
 from wgpy.runtime.netdevice import NetDevice
-from wgpy.runtime.realms import Realms
+from wgpy.runtime.realms import Realms, follow
 from wgpy.runtime.resolving import resolve_again, resolve_endpoints
 from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
@@ -177,7 +178,7 @@ async def open_tunnel(
         device.last_packets = packets.last_batch
         realms = Realms(device)
         # A session that came or went changes what the tunnel will carry.
-        device.watchers += [lambda _: packets.changed(), realms.changed]
+        device.watchers += [functools.partial(follow, packets=packets, engine=device.engine), realms.changed]
         net = Net(
             packets,
             icmp,
