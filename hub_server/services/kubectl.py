@@ -25,7 +25,7 @@ from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
 from hub_server.domain.roles import Right
 from hub_server.domain.status import Phase
 from hub_server.kubeproxy import Asking
-from hub_server.panel import run_panel
+from hub_server.panel import Panel
 from hub_server.services import standing
 from hub_server.services.accounts import TOUCH_EVERY
 from hub_server.services.core import Core
@@ -59,6 +59,7 @@ class Kubectl:
         self._touched: dict[str, float] = {}  # kubeconfigs by id, used when; not yet written
         self._refusals = Refusals()
         self._wake = trio.Event()
+        self._panel = Panel(wall_clock=core.now)
 
     # --- the panel ---------------------------------------------------------------------------------------------------
 
@@ -79,19 +80,28 @@ class Kubectl:
             role=actor.roles[row.tenant_id].value,
         )
         begin = trio.current_time()
-        with core.grounds.standing_on(standing.ground_of(actor, row.tenant_id, Right.PANEL, cluster_id)):
-            result = await run_panel(line, wire, grant, wall_clock=core.now)
-        entry = core.entry(
-            actor,
-            row.tenant_id,
-            "panel.run",
-            result="refused" if result.refused else str(result.exit_code),
-            cluster_id=cluster_id,
-            # The words, never what follows `--`-like values of secrets: the grammar of the panel knows no secret.
-            target=line[:500],
-            detail={"octets": len(result.output), "ms": round((trio.current_time() - begin) * 1000)},
-        )
-        await core.database.write(audit.append, entry)
+        result: PanelResult | None = None
+        try:
+            with core.grounds.standing_on(standing.ground_of(actor, row.tenant_id, Right.PANEL, cluster_id)):
+                result = await self._panel.run(line, wire, grant)
+        finally:
+            # Also of a line that ended in a fault, or whose reader went away: the cluster may have been asked.
+            outcome = "failed" if result is None else "refused" if result.refused else str(result.exit_code)
+            entry = core.entry(
+                actor,
+                row.tenant_id,
+                "panel.run",
+                result=outcome,
+                cluster_id=cluster_id,
+                # Safe to log whole: the grammar has no flag that takes a secret.
+                target=line[:500],
+                detail={
+                    "octets": 0 if result is None else len(result.output),
+                    "ms": round((trio.current_time() - begin) * 1000),
+                },
+            )
+            with trio.CancelScope(shield=True):
+                await core.database.write(audit.append, entry)
         return _answer(result)
 
     def wire_to(self, row: Row) -> Wire:
