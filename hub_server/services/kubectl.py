@@ -17,6 +17,7 @@ import trio
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit
+from hub_server.domain import foreign
 from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
 from hub_server.domain.roles import Right, Role, allows
@@ -108,6 +109,8 @@ class Kubectl:
         row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfig.issue", reauth=True)
         if actor.kind != "user":
             raise Forbidden("a kubeconfig belongs to a person: sign in as one")
+        if ttl is not None:
+            foreign.number("ttl", ttl, 1, foreign.LATEST)
         stream = stream or actor.may(row.tenant_id, Right.STREAM)
         if stream and not actor.may(row.tenant_id, Right.STREAM):
             raise Forbidden("your role may not open streams (exec, attach, port-forward)")
@@ -179,6 +182,7 @@ class Kubectl:
             audit.append(connection, entry)
 
         await core.database.write(work)
+        core.authority_changed()
 
     async def _seen(self, actor: Actor, cluster_id: str, right: Right, action: str, *, reauth: bool = False) -> Row:
         row = self._presence.rows.get(cluster_id)
