@@ -213,7 +213,7 @@ async def list_kubeconfigs(call: Call) -> Any:
 async def issue_kubeconfig(call: Call) -> Any:
     """Make a kubeconfig; its token is in this answer only."""
     ttl, stream = call.body.number("ttl"), call.body.truth("stream")
-    return await call.services.kubectl.issue_kubeconfig(call.actor, call.path("cluster"), ttl=ttl, stream=bool(stream))
+    return await call.services.kubectl.issue_kubeconfig(call.actor, call.path("cluster"), ttl=ttl, stream=stream)
 
 
 async def revoke_kubeconfig(call: Call) -> Any:

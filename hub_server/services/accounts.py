@@ -207,7 +207,6 @@ class Accounts:
         hashed = await core.passwords.hash(new, source=actor.id)
         entry = core.entry(actor, audit.HUB_CHAIN, "password.change")
         await core.database.write(_set_password, actor.id, hashed, actor.session_id, entry)
-        core.authority_changed()
 
     async def sessions(self, actor: Actor) -> tuple[SessionView, ...]:
         """The browser sessions of the actor."""
@@ -229,7 +228,6 @@ class Accounts:
         entry = self._core.entry(actor, audit.HUB_CHAIN, "session.end", target=session_id)
         if not await self._core.database.write(_end_session, actor.id, session_id, entry):
             raise NotFound()
-        self._core.authority_changed()
 
     # --- the first start ---------------------------------------------------------------------------------------------
 

@@ -50,9 +50,7 @@ class People:
             _set_active(connection, person, active, entry)
             return _accounts(connection, user_id)[0]
 
-        changed = await core.database.write(work)
-        core.authority_changed()
-        return changed
+        return await core.database.write(work)
 
 
 def set_account_active(database: Database, email: str, active: bool, *, now: float) -> None:

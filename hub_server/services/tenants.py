@@ -169,9 +169,7 @@ class Tenants:
             audit.append(connection, core.entry(actor, tenant_id, "member.update", target=before.email, detail=changes))
             return _member(connection, tenant_id, user_id)
 
-        changed = await core.database.write(work)
-        core.authority_changed()
-        return changed
+        return await core.database.write(work)
 
     async def remove_member(self, actor: Actor, tenant_id: str, user_id: str) -> None:
         """Remove; sessions lose the tenant with the next request."""
@@ -186,7 +184,6 @@ class Tenants:
             audit.append(connection, core.entry(actor, tenant_id, "member.remove", target=before.email))
 
         await core.database.write(work)
-        core.authority_changed()
 
 
 # --- units of work ---------------------------------------------------------------------------------------------------

@@ -94,7 +94,6 @@ class Tokens:
             audit.append(connection, core.entry(actor, tenant_id, "token.revoke", target=token_id))
 
         await core.database.write(work)
-        core.authority_changed()
 
 
 def _tokens(connection: Connection, tenant_id: str) -> list[Any]:
