@@ -233,6 +233,7 @@ async def clocked_hub(
             envelope=envelope,
             settings=settings,
             now=clock,
+            monotonic=clock,
             live=Live(clock),
             passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
             hub_key=bytes(private_key.public_key),
@@ -241,7 +242,8 @@ async def clocked_hub(
         )
         presence = Presence(core)
         services = build(core, presence)
-        password = await services.accounts.ensure_first_administrator() or password
+        given = await services.accounts.ensure_first_administrator()
+        password = given or password
         for_wire = await presence.load()
         for realm in for_wire[0]:
             wire.put_realm(realm)
@@ -250,6 +252,12 @@ async def clocked_hub(
         signed_in = await services.accounts.sign_in(
             settings.admin_email, password, remote="198.51.100.7", user_agent="test"
         )
+        if given is not None:  # it is good for nothing else
+            password = "correct horse battery staple"
+            await services.accounts.change_password(signed_in.actor, given, password)
+            signed_in = await services.accounts.sign_in(
+                settings.admin_email, password, remote="198.51.100.7", user_agent="test"
+            )
         joining = Joining(core, presence, bytes(private_key))
         yield Bench(
             core=core,

@@ -105,6 +105,7 @@ class Ground:
             envelope=Envelope(MASTER),
             settings=Settings(data=folder, **(values | more)),
             now=clock,
+            monotonic=clock,
             live=Live(clock),
             passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
             hub_key=bytes(wgpy.PrivateKey(HUB_KEY).public_key),

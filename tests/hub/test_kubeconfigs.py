@@ -81,7 +81,7 @@ async def test_it_dies_at_once(tmp_path: Path, end: str) -> None:
             case "demoted":
                 await tenants.update_member(admin, hub.tenant_id, signed_in.actor.id, role=Role.VIEWER)
             case "deactivated":
-                await tenants.set_active(admin, signed_in.actor.id, False)
+                await hub.services.people.set_active(admin, signed_in.actor.id, False)
             case "removed":
                 await tenants.remove_member(admin, hub.tenant_id, signed_in.actor.id)
         assert not await _is_good(hub, cluster, token)
