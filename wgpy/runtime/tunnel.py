@@ -10,6 +10,7 @@ of it is closed at the end, however it ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import logging
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.net import Net
 from wgpy.runtime.netdevice import NetDevice
-from wgpy.runtime.realms import Realms
+from wgpy.runtime.realms import Realms, follow, lasting_secret
 from wgpy.runtime.resolving import resolve_again, resolve_endpoints
 from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
@@ -100,7 +101,7 @@ class Tunnel:
             mtu: greatest inner packet in it; None for that of the tunnel.
             dns: name servers asked through it.
         """
-        ours = [str(ipaddress.ip_interface(address).ip) for address in addresses]
+        ours = [str(ipaddress.ip_interface(address)) for address in addresses]
         realm, net = self._realms.add(ours, mtu=mtu or self.device.packets.mtu, servers=dns)
         return Tunnel(self.device, net, self._realms, realm)
 
@@ -126,6 +127,7 @@ async def open_tunnel(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = False,
+    copies_ecn: bool = True,
 ) -> AsyncIterator[Tunnel]:
     r"""Hold a tunnel whose packets end in this process: no TUN interface, no privilege, no change to the system.
 
@@ -137,6 +139,7 @@ async def open_tunnel(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         ConfigError: there is no address, or an endpoint's name has none.
@@ -155,24 +158,32 @@ async def open_tunnel(
     if not config.addresses:
         raise ConfigError("a tunnel that ends in this process needs an address", field="Address")
     mtu = config.mtu or _choose_mtu(await resolve_endpoints(config))
-    addresses = [str(address.ip) for address in config.addresses]
+    addresses = [str(address) for address in config.addresses]
     if mtu < MINIMUM_MTU_IPV6 and any(":" in address for address in addresses):
         _log.warning("no IPv6 inside the tunnel: its MTU of %d is below %d", mtu, MINIMUM_MTU_IPV6)
         addresses = [address for address in addresses if ":" not in address]
-    stack = Stack(addresses=addresses, mtu=mtu, random=world.random)
+    secret = lasting_secret(config.private_key)
+    stack = Stack(addresses=addresses, mtu=mtu, random=world.random, secret=secret, epoch=world.epoch())
     icmp = Icmp(stack, random=world.random)
     packets = NetDevice("netstack", stack)
-    opened = open_device(config, packets, keylog=keylog, interface=interface, resolves_again=resolves_again)
+    opened = open_device(
+        config,
+        packets,
+        keylog=keylog,
+        interface=interface,
+        resolves_again=resolves_again,
+        copies_ecn=copies_ecn,
+    )
     async with opened as device:
         stack.may_send = device.engine.may_send
         device.last_packets = packets.last_batch
         realms = Realms(device)
         # A session that came or went changes what the tunnel will carry.
-        device.watchers += [lambda _: packets.changed(), realms.changed]
+        device.watchers += [functools.partial(follow, packets=packets, engine=device.engine), realms.changed]
         net = Net(
             packets,
             icmp,
-            addresses=addresses,
+            addresses=[address.partition("/")[0] for address in addresses],
             servers=config.dns,
             search=config.dns_search,
             refusal=device.engine.refusal,
@@ -208,6 +219,7 @@ async def open_device(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = False,
+    copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Run a tunnel over any packet device: the door for stacks and tests of your own.
 
@@ -217,6 +229,7 @@ async def open_device(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         DeviceError: the port is taken, the mark not allowed, or there is no such interface.
@@ -234,7 +247,14 @@ async def open_device(
     with contextlib.ExitStack() as undo:
         undo.callback(packets.close)
         resolved = await resolve_endpoints(config)
-        engine = Engine(resolved, random=world.random, wall_clock=world.wall_clock, keylog=keylog, mtu=packets.mtu)
+        engine = Engine(
+            resolved,
+            random=world.random,
+            wall_clock=world.wall_clock,
+            keylog=keylog,
+            mtu=packets.mtu,
+            copies_ecn=copies_ecn,
+        )
         udp = UdpSockets(config.listen_port, fwmark=config.fwmark, interface=interface)
         undo.pop_all()
     device = Device(engine, packets, udp)
@@ -272,6 +292,7 @@ async def open_interface(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = False,
+    copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Hold a TUN interface with the addresses, MTU and routes of the configuration (needs CAP_NET_ADMIN).
 
@@ -284,6 +305,7 @@ async def open_interface(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         DeviceError: no TUN, no permission, the name or the port is taken.
@@ -301,7 +323,9 @@ async def open_interface(
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     tun.on_warning = _log.warning
-    opened = open_device(config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again)
+    opened = open_device(
+        config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again, copies_ecn=copies_ecn
+    )
     async with opened as device:
         with address_link(tun.index, config), _unwrapped():
             async with trio.open_nursery() as nursery:

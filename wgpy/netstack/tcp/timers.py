@@ -27,7 +27,7 @@ from wgpy.wire import tcp
 if TYPE_CHECKING:
     from wgpy.netstack.tcp.connection import TcpConnection
 
-__all__ = ["fire"]
+__all__ = ["fire", "resume"]
 
 
 def fire(conn: TcpConnection, now: float) -> None:
@@ -65,11 +65,23 @@ def fire(conn: TcpConnection, now: float) -> None:
         conn.settle(now)
 
 
+def resume(conn: TcpConnection, moment: float) -> None:
+    """Let the timers that were backed off fire at a moment, and forget what they counted.
+
+    The path was closed and is open again, and what got lost until then says nothing about it. The window stays what the
+    timeout made of it (RFC 5681 3.1).
+    """
+    sender = conn.sender
+    sender.retries = sender.persist_backoff = conn.trip.backoff = 0
+    sender.timer_at = min(sender.timer_at, moment)
+    conn.resume_keepalive(moment)
+    conn.host.watch(conn)
+
+
 def _time_out(conn: TcpConnection, now: float) -> None:
     if conn.is_synchronized:
         conn.send_reset()
-    code = conn.soft_error if conn.soft_error and not conn.is_synchronized else errno.ETIMEDOUT
-    conn.fail(OSError(code, os.strerror(code)), now)
+    conn.fail(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)), now)
 
 
 def _retransmit_syn(conn: TcpConnection, now: float) -> None:
