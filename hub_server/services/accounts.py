@@ -29,8 +29,6 @@ from hub_server.store.database import Database
 
 __all__ = ["Accounts", "create_administrator", "make_tenant"]
 
-# The last use of a session or token is written this often, not with every request.
-TOUCH_EVERY: Final = 60.0
 MOST_SESSIONS: Final = 20
 TOKEN_PREFIX: Final = "dlp_"
 _INITIALISED: Final = "initialised"
@@ -66,7 +64,7 @@ class Accounts:
                 remote=remote,
                 request_id=request_id,
             )
-            await core.database.write(audit.append, entry)
+            core.later.append(entry)
             raise Unauthenticated(_WRONG)
         assert person is not None, "there was a hash to compare with"
         for key in keys:
@@ -108,11 +106,11 @@ class Accounts:
         found = await core.database.read(_session, _digest(cookie))
         if found is None:
             return None
-        is_old = now - found.last_used_at > core.settings.session_idle
+        last_used = core.later.last_use(schema.sessions, found.session_id, found.last_used_at)
+        is_old = now - last_used > core.settings.session_idle
         if is_old or now - found.created_at > core.settings.session_absolute:
             return None
-        if now - found.last_used_at > TOUCH_EVERY:
-            await core.database.write(_touch_session, found.session_id, now)
+        core.later.touch(schema.sessions, found.session_id, found.last_used_at, now)
         roles, grants = await core.database.read(_memberships, found.user_id)
         return Actor(
             kind="user",
@@ -138,8 +136,7 @@ class Accounts:
         found = await core.database.read(_token, _digest(bearer))
         if found is None or found.revoked_at is not None or (found.expires_at is not None and now >= found.expires_at):
             return None
-        if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
-            await core.database.write(_touch_token, found.id, now)
+        core.later.touch(schema.api_tokens, found.id, found.last_used_at, now)
         return Actor(
             kind="token",
             id=found.id,
@@ -160,9 +157,7 @@ class Accounts:
         self._count_try(keys, now)
         stored = await core.database.read(_password_of, actor.id)
         if not await core.passwords.verify(stored, password[:1000]):
-            await core.database.write(
-                audit.append, core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused")
-            )
+            core.later.append(core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused"))
             raise Unauthenticated("the password is wrong", code="wrong_password")
         self._failures.succeeded(keys[0])
         await core.database.write(
@@ -310,16 +305,8 @@ def _open_session(connection: Connection, session: dict[str, Any], entry: audit.
     audit.append(connection, entry)
 
 
-def _touch_session(connection: Connection, session_id: str, now: float) -> None:
-    connection.execute(update(schema.sessions).where(schema.sessions.c.id == session_id).values(last_used_at=now))
-
-
 def _token(connection: Connection, digest: bytes) -> Any:
     return connection.execute(select(schema.api_tokens).where(schema.api_tokens.c.hash == digest)).one_or_none()
-
-
-def _touch_token(connection: Connection, token_id: str, now: float) -> None:
-    connection.execute(update(schema.api_tokens).where(schema.api_tokens.c.id == token_id).values(last_used_at=now))
 
 
 def _reauthenticated(connection: Connection, session_id: str, now: float, entry: audit.Entry) -> None:

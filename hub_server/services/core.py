@@ -16,6 +16,7 @@ from hub_server.domain.errors import Forbidden, NotFound, ReauthRequired
 from hub_server.domain.names import new_id
 from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord
 from hub_server.domain.roles import Right
+from hub_server.services.later import Later
 from hub_server.services.live import Live
 from hub_server.services.views import Actor
 from hub_server.settings import Settings
@@ -63,6 +64,11 @@ class Core:
     wire: Wire | None = None
     config_changed: Callable[[str], None] = lambda _cluster_id: None  # tells an edge that is connected
     random: Callable[[int], bytes] = field(default=secrets.token_bytes)
+    later: Later = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no write that waits."""
+        self.later = Later(self.database)
 
     def id(self, prefix: str) -> str:
         """Make an id."""
@@ -112,10 +118,10 @@ class Core:
         """
         if tenant_id is None or tenant_id not in actor.roles:
             chain = tenant_id or audit.HUB_CHAIN
-            await self._refused(self.entry(actor, chain, action, result="not_found", cluster_id=cluster_id))
+            self.later.append(self.entry(actor, chain, action, result="not_found", cluster_id=cluster_id))
             raise NotFound()
         if not actor.may(tenant_id, right) or (actor.scopes is not None and right not in actor.scopes):
-            await self._refused(self.entry(actor, tenant_id, action, result="forbidden", cluster_id=cluster_id))
+            self.later.append(self.entry(actor, tenant_id, action, result="forbidden", cluster_id=cluster_id))
             raise Forbidden("your role in this tenant does not allow that")
         if reauth and actor.kind == "user" and not self.is_reauthenticated(actor):
             raise ReauthRequired()
@@ -124,9 +130,6 @@ class Core:
         """Whether the actor typed the password within five minutes."""
         at = actor.reauthenticated_at
         return at is not None and self.now() - at <= REAUTH_LIFETIME
-
-    async def _refused(self, entry: audit.Entry) -> None:
-        await self.database.write(audit.append, entry)
 
     async def tenant_of(self, cluster_id: str) -> str | None:
         """The tenant of a live cluster."""

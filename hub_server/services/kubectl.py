@@ -1,7 +1,7 @@
 """kubectl: the panel, kubeconfigs, and who may send a request through the tunnel.
 
 A kubeconfig holds a `dlk_` token that is bound to one user and one cluster; its hash alone is kept, and every request
-reads user, role and cluster anew. What went through the tunnel is audited in batches by `write_records`.
+reads user, role and cluster anew. What went through the tunnel is audited a little later, in batches.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import re
 import secrets
 from typing import Any, Final
 
-import structlog
 import trio
 from sqlalchemy import Connection, insert, select, update
 
-from hub_server import audit, supervise
+from hub_server import audit
 from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
 from hub_server.domain.roles import Right, Role, allows
 from hub_server.domain.status import Phase
 from hub_server.panel import run_panel
-from hub_server.services.accounts import TOUCH_EVERY
 from hub_server.services.core import Core
 from hub_server.services.presence import Presence, Row
 from hub_server.services.views import Actor, IssuedKubeconfig, KubeconfigView, PanelAnswer
@@ -32,10 +30,6 @@ from hub_server.wire import Wire
 TOKEN_PREFIX: Final = "dlk_"
 MOST_LIVE: Final = 50  # kubeconfigs of a user for a cluster
 _LINE_LIMIT: Final = 4096
-_RECORDS: Final = 50_000  # waiting for the database
-_GATHER: Final = 0.25  # seconds
-
-log = structlog.get_logger("hub.kubectl")
 
 
 class Kubectl:
@@ -45,8 +39,6 @@ class Kubectl:
         """Stand on the core, and know rows from presence."""
         self._core = core
         self._presence = presence
-        self._records: list[ProxyRecord] = []
-        self._wake = trio.Event()
 
     # --- the panel ---------------------------------------------------------------------------------------------------
 
@@ -78,7 +70,7 @@ class Kubectl:
             target=line[:500],
             detail={"octets": len(result.output), "ms": round((trio.current_time() - begin) * 1000)},
         )
-        await core.database.write(audit.append, entry)
+        core.later.append(entry)
         return _answer(result)
 
     def wire_to(self, row: Row) -> Wire:
@@ -204,8 +196,7 @@ class Kubectl:
         row = self._presence.rows.get(cluster_id)
         if row is None:
             raise Unauthenticated("this cluster was removed from the hub")
-        if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
-            await core.database.write(_touch, found.id, now)
+        core.later.touch(schema.kubeconfig_tokens, found.id, found.last_used_at, now)
         self.wire_to(row)
         return ProxyGrant(
             user_id=found.user_id,
@@ -221,34 +212,7 @@ class Kubectl:
         """Take a request for the audit. Those of nobody are logged by the server and not kept."""
         if not record.tenant_id:
             return
-        if len(self._records) >= _RECORDS:
-            log.error("the audit of requests cannot keep up", cluster=record.cluster_id, request=record.request_id)
-            return
-        self._records.append(record)
-        self._wake.set()
-
-    async def write_records(self) -> None:
-        """Write what was recorded, a batch in a transaction, until cancelled; the rest on the way out."""
-        try:
-            while True:
-                await self._wake.wait()
-                await trio.sleep(_GATHER)
-                self._wake = trio.Event()
-                await self._flush()
-        finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(5), supervise.confined("audit at the end"):
-                await self._flush()
-
-    async def _flush(self) -> None:
-        batch, self._records = self._records, []
-        if not batch:
-            return
-        try:
-            await self._core.database.write(_append_all, [_entry(record) for record in batch])
-        except Exception:
-            self._records = batch + self._records
-            self._wake.set()
-            raise
+        self._core.later.append(_entry(record))
 
 
 def _answer(result: PanelResult) -> PanelAnswer:
@@ -329,11 +293,6 @@ def _token(connection: Connection, digest: bytes) -> Any:
     return connection.execute(query).one_or_none()
 
 
-def _touch(connection: Connection, kubeconfig_id: str, now: float) -> None:
-    table = schema.kubeconfig_tokens
-    connection.execute(update(table).where(table.c.id == kubeconfig_id).values(last_used_at=now))
-
-
 def _entry(record: ProxyRecord) -> audit.Entry:
     where = f"{record.namespace}/" if record.namespace else ""
     what = " ".join(word for word in (record.resource, f"{where}{record.name}".rstrip("/")) if word) or record.path
@@ -353,8 +312,3 @@ def _entry(record: ProxyRecord) -> audit.Entry:
             "ms": round(record.seconds * 1000),
         },
     )
-
-
-def _append_all(connection: Connection, entries: list[audit.Entry]) -> None:
-    for entry in entries:
-        audit.append(connection, entry)

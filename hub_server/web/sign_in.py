@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hub_server.auth.cookies import clear_session, set_session
-from hub_server.domain.errors import TooMany, Unauthenticated
+from hub_server.domain.errors import HubError
 from hub_server.services import Services
 from hub_server.web import render
 from hub_server.web.site import Visit, is_from_here, safe_next, see_other
@@ -50,7 +50,7 @@ def submit(services: Services) -> Endpoint:
                 user_agent=request.headers.get("User-Agent", "")[:256],
                 request_id=str(getattr(request.state, "request_id", "")),
             )
-        except (Unauthenticated, TooMany) as refusal:
+        except HubError as refusal:
             return _form(services, next=address, email=email, error=refusal.detail, status=refusal.status)
         answer = see_other("/profile" if signed_in.actor.must_change_password else address)
         set_session(answer, signed_in.cookie)
