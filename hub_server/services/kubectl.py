@@ -20,7 +20,7 @@ from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Inval
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
 from hub_server.domain.roles import Right, Role, allows
 from hub_server.domain.status import Phase
-from hub_server.panel import run_panel
+from hub_server.panel import Panel
 from hub_server.services.core import Core
 from hub_server.services.presence import Presence, Row
 from hub_server.services.views import Actor, IssuedKubeconfig, KubeconfigView, PanelAnswer
@@ -39,6 +39,7 @@ class Kubectl:
         """Stand on the core, and know rows from presence."""
         self._core = core
         self._presence = presence
+        self._panel = Panel(wall_clock=core.now)
 
     # --- the panel ---------------------------------------------------------------------------------------------------
 
@@ -59,18 +60,26 @@ class Kubectl:
             role=actor.roles[row.tenant_id].value,
         )
         begin = trio.current_time()
-        result = await run_panel(line, wire, grant, wall_clock=core.now)
-        entry = core.entry(
-            actor,
-            row.tenant_id,
-            "panel.run",
-            result="refused" if result.refused else str(result.exit_code),
-            cluster_id=cluster_id,
-            # The words, never what follows `--`-like values of secrets: the grammar of the panel knows no secret.
-            target=line[:500],
-            detail={"octets": len(result.output), "ms": round((trio.current_time() - begin) * 1000)},
-        )
-        core.later.append(entry)
+        result: PanelResult | None = None
+        try:
+            result = await self._panel.run(line, wire, grant)
+        finally:
+            # Also of a line that ended in a fault, or whose reader went away: the cluster may have been asked.
+            outcome = "failed" if result is None else "refused" if result.refused else str(result.exit_code)
+            entry = core.entry(
+                actor,
+                row.tenant_id,
+                "panel.run",
+                result=outcome,
+                cluster_id=cluster_id,
+                # Safe to log whole: the grammar has no flag that takes a secret.
+                target=line[:500],
+                detail={
+                    "octets": 0 if result is None else len(result.output),
+                    "ms": round((trio.current_time() - begin) * 1000),
+                },
+            )
+            core.later.append(entry)
         return _answer(result)
 
     def wire_to(self, row: Row) -> Wire:

@@ -232,7 +232,7 @@ class Engine:
         answer = icmp.host_unreachable(bytes(next(iter(slab))))
         if answer is not None:
             self._icmp_credit -= 1
-            self._deliver(Slab.of_packet(answer, self._shared.mtu), realm)
+            self._deliver(Slab.of_packet(answer, len(answer)), realm)  # nobody seals it: no padding
 
     def refusal(self, destination: bytes, realm: Realm | None = None) -> DropReason | None:
         """Why a packet for an address would be refused whatever the session; None when it would not.
@@ -387,13 +387,8 @@ class Engine:
                 continue
             peer.rx_bytes += group.octets
             if outer_ecn in _ECN_OF_INTEREST and self._shared.copies_ecn:
-                marked, lost = ecn.decapsulate(group.slab, outer_ecn)
-                for slab in marked:
-                    self._deliver(slab, realm)
-                if lost:
-                    peer.drop(DropReason.INNER_ECN, lost)
-            else:
-                self._deliver(group.slab, realm)
+                ecn.decapsulate(group.slab, outer_ecn)
+            self._deliver(group.slab, realm)
 
     def _deliver(self, slab: Slab, realm: Realm) -> None:
         realm.inbox.append(slab)
