@@ -122,6 +122,7 @@ async def test_the_list_shows_use_and_an_operator_sees_only_own_ones(tmp_path: P
         cluster, kubectl = await hub.joined("acme"), hub.services.kubectl
         token = await _issued(hub, cluster)
         await kubectl.authorize(cluster, token, "GET", "/version")
+        await hub.core.later.flush()
         [view] = await kubectl.kubeconfigs(hub.admin, cluster)
         assert (view.email, view.last_used_at) == ("admin@localhost", hub.clock())
         stranger = Actor("user", "us_other", "op@example.com", "Op", roles={hub.tenant_id: Role.OPERATOR})
