@@ -32,7 +32,7 @@ from hub_server.domain.errors import Unavailable
 from hub_server.keyfiles import harden
 from hub_server.supervise import DataLost
 
-__all__ = ["READERS", "Database", "StoreUnavailable", "Trouble", "on_commit", "sqlite_url"]
+__all__ = ["READERS", "Database", "StoreUnavailable", "Trouble", "after_commit", "sqlite_url"]
 
 _log = structlog.get_logger("hub.store")
 
@@ -88,7 +88,7 @@ def sqlite_url(path: Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def on_commit(connection: Connection, call: Callable[[], None]) -> None:
+def after_commit(connection: Connection, call: Callable[[], None]) -> None:
     """Call something when the transaction of this `write` is committed; never when it is undone. It may not wait."""
     connection.get_execution_options()["daalu_commit"].append(call)
 
@@ -98,6 +98,7 @@ class Database:
 
     Attributes:
         trouble: why nothing can be written now; None while all is well.
+        on_commit: called on trio's thread after every transaction that `write` committed.
     """
 
     def __init__(self, url: str | URL) -> None:
@@ -112,6 +113,7 @@ class Database:
         self._lock = threading.Lock()
         self._tried_at = self._told_at = 0.0
         self._refused = 0
+        self.on_commit: list[Callable[[], None]] = []
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that only looks.
@@ -131,9 +133,12 @@ class Database:
         Raises:
             StoreUnavailable: the file cannot be written; nothing was.
         """
-        return await trio.to_thread.run_sync(
+        result = await trio.to_thread.run_sync(
             lambda: self.write_here(work, *args, **kwargs), limiter=self._writer, abandon_on_cancel=False
         )
+        for tell in self.on_commit:
+            tell()
+        return result
 
     def read_here(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same on the calling thread, for commands."""

@@ -16,7 +16,7 @@ from hub_server.services.core import meta_get, meta_put
 from hub_server.services.later import Later
 from hub_server.store import database as module
 from hub_server.store import migrate, schema
-from hub_server.store.database import Database, StoreUnavailable, on_commit, sqlite_url
+from hub_server.store.database import Database, StoreUnavailable, after_commit, sqlite_url
 from hub_server.supervise import DataLost
 from tests.edge.fakekube import open_kube
 from tests.hub.disk import full, locked, read_only, small_disk
@@ -132,7 +132,7 @@ async def test_what_is_told_after_a_commit_is_not_told_after_none(database: Data
 
     def work(connection: Connection, fails: bool) -> None:
         written(connection)
-        on_commit(connection, lambda: told.append("told"))
+        after_commit(connection, lambda: told.append("told"))
         if fails:
             raise LookupError
 
