@@ -18,6 +18,7 @@ import trio
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit
+from hub_server.domain import foreign
 from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
 from hub_server.domain.roles import Right
@@ -139,6 +140,8 @@ class Kubectl:
         row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfig.issue", reauth=True)
         if actor.kind != "user":
             raise Forbidden("a kubeconfig belongs to a person: sign in as one")
+        if ttl is not None:
+            foreign.number("ttl", ttl, 1, foreign.LATEST)
         may_stream = actor.may(row.tenant_id, Right.STREAM)
         stream = may_stream if stream is None else stream
         if stream and not may_stream:
