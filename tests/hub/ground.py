@@ -191,6 +191,7 @@ class Ground:
 
     async def audited(self, action: str = "", tenant_id: str | None = None) -> list[AuditView]:
         """Newest first."""
+        await self.core.later.flush()
         page = await self.services.audit.list(self.admin, tenant_id or self.tenant_id, action=action, limit=500)
         return list(page.items)
 
