@@ -30,12 +30,14 @@ from starlette.routing import Route
 
 import hub_server
 import wgpy
-from hub_server import api, bootstrap, jobs, tls, web
+from hub_server import api, bootstrap, jobs, supervise, tls, web
 from hub_server.auth.middleware import Authentication
 from hub_server.auth.passwords import Passwords
 from hub_server.control import serve_control
 from hub_server.keyfiles import ensure_secret, lock_folder
 from hub_server.kubeproxy import KubeProxy
+from hub_server.misplaced import is_misplaced, serve_hint
+from hub_server.rooms import USUAL, Limits, Share
 from hub_server.services import Services, build
 from hub_server.services.core import Core
 from hub_server.services.joining import Joining
@@ -81,11 +83,12 @@ class Hub:
 class Door:
     """The one HTTPS port: kubectl's requests go to its door as they are, everything else to pages and API."""
 
-    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str]) -> None:
-        """Take the two applications, and the proxies whose word about the visitor's address is taken."""
+    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str], public_url: str) -> None:
+        """Take the two applications, the proxies whose word about the visitor's address is taken, and our own name."""
         self._site = site
         self._kubectl = kubectl
         self._trusted = trusted
+        self._public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -95,6 +98,8 @@ class Door:
         scope["client"] = self._visitor(scope)
         if scope["path"].startswith("/k8s/"):
             await self._kubectl(scope, receive, send)
+        elif is_misplaced(scope):
+            await serve_hint(scope, receive, send, self._public_url)
         else:
             await self._site(scope, receive, send)
 
@@ -224,7 +229,7 @@ async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) 
                     nursery,
                 ):
                     if certificate is not None and config.context is not None:
-                        nursery.start_soon(tls.keep_fresh, certificate, config.context, own)
+                        supervise.start_kept(nursery, "certificate", tls.keep_fresh, certificate, config.context, own)
                     yield hub
     finally:
         os.close(lock)
@@ -247,13 +252,19 @@ async def _running(
         core.wire = wire
         if not core.endpoints:
             core.endpoints = (f"{_bracketed(settings.public_host)}:{wire.port}",)
-        nursery.start_soon(presence.run)
-        control = await nursery.start(serve_control, wire, presence)
-        core.config_changed = lambda cluster_id: nursery.start_soon(control.config_changed, cluster_id)
-        nursery.start_soon(jobs.run_jobs, core)
-        nursery.start_soon(services.kubectl.write_records)
-        proxy = KubeProxy(wire, services.kubectl.authorize, services.kubectl.record, wall_clock=core.now)
-        door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies))
+        supervise.start_kept(nursery, "rows", presence.run)
+        control = await supervise.start_server(nursery, "the control ports", serve_control, wire, presence)
+        core.config_changed = lambda cluster_id: supervise.start_once(
+            nursery, "push of a configuration", control.config_changed, cluster_id, victim=cluster_id
+        )
+        supervise.start_kept(nursery, "jobs", jobs.run_jobs, core)
+        supervise.start_kept(nursery, "grounds of streams", core.grounds.run)
+        supervise.start_kept(nursery, "audit of requests", services.kubectl.write_records)
+        kubectl = services.kubectl
+        proxy = KubeProxy(
+            wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
+        )
+        door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies), settings.public_url)
 
         shutdown, drained = trio.Event(), trio.Event()
 
@@ -265,11 +276,28 @@ async def _running(
             await anycorn.serve(_framework(door), config, shutdown_trigger=stop, task_status=task_status, mode="asgi")
             drained.set()
 
-        await nursery.start(serve_http)
+        await supervise.start_server(nursery, "the HTTPS port", serve_http)
         yield Hub(settings.public_url, core, services, presence, password), config, nursery
         shutdown.set()
         await drained.wait()
         nursery.cancel_scope.cancel()
+
+
+def _limits(settings: Settings) -> Limits:
+    """How many requests of kubectl may be open at once."""
+    return Limits(
+        request_body=USUAL.request_body,
+        requests=Share(
+            settings.kubectl_requests_per_user,
+            settings.kubectl_requests_per_user_cluster,
+            settings.kubectl_requests_per_cluster,
+        ),
+        watches=Share(
+            settings.kubectl_watches_per_user,
+            settings.kubectl_watches_per_user_cluster,
+            settings.kubectl_watches_per_cluster,
+        ),
+    )
 
 
 def _framework(application: Application) -> Framework:

@@ -100,11 +100,12 @@ def _on_store(flags: dict[str, Any], work: Callable[[Settings], int]) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     from hub_server.keyfiles import AlreadyRunning
+    from hub_server.supervise import Fatal
 
     settings = _read(flags)
     try:
         return work(settings)
-    except AlreadyRunning as problem:
+    except (AlreadyRunning, Fatal) as problem:
         return _fail(f"daalu-hub: {problem}")
     except ssl.SSLError as problem:
         return _fail(f"daalu-hub: tls_cert, tls_key: {problem.reason or problem}: are they PEM, and of one pair?")
@@ -150,6 +151,7 @@ def _serve(flags: dict[str, Any]) -> int:
 async def _serve_until_signal(settings: Settings, announce: Callable[[Any], None]) -> None:
     from hub_server.app import serve
     from hub_server.nursery import unwrapped
+    from hub_server.supervise import start_part
 
     stopping = trio.Event()
     with unwrapped(), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -161,7 +163,7 @@ async def _serve_until_signal(settings: Settings, announce: Callable[[Any], None
                         nursery.cancel_scope.cancel()
                     stopping.set()
 
-            nursery.start_soon(listen)
+            start_part(nursery, listen)
             await serve(settings, announce, stopping)
             nursery.cancel_scope.cancel()
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import trio
 
 import wgpy
+from hub_server import supervise
 from hub_server.domain.messages import (
     CONTROL_LINE,
     NODES_MOST,
@@ -34,6 +36,7 @@ from hub_server.domain.messages import (
     round_trip,
 )
 from hub_server.domain.records import NodeSummary, Sink
+from hub_server.nursery import unwrapped
 from hub_server.wire import Wire
 
 __all__ = ["BEAT_PORT", "CONTROL_PORT", "PROTOCOL", "Control", "serve_control"]
@@ -78,7 +81,8 @@ async def serve_control(
     async with trio.open_nursery() as nursery:
         task_status.started(control)
         async for tenant_id, realm in wire.new_realms:
-            nursery.start_soon(control.serve_realm, tenant_id, realm)
+            supervise.start_kept(nursery, "heartbeats", control.serve_beats, tenant_id, realm, victim=tenant_id)
+            supervise.start_kept(nursery, "control port", control.serve_connections, tenant_id, realm, victim=tenant_id)
 
 
 class Bucket:
@@ -147,7 +151,7 @@ class Control:
         if connection is not None and connection.revision is not None:
             try:
                 await self._send_config(cluster_id, connection)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 connection.scope.cancel()
 
     def forget(self, cluster_id: str) -> None:
@@ -158,35 +162,37 @@ class Control:
         self._beats.pop(cluster_id, None)
         self._asked_at.pop(cluster_id, None)
 
-    async def serve_realm(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
-        """Listen in one realm until it is removed."""
+    @contextmanager
+    def _until_removed(self, tenant_id: str, realm: wgpy.Tunnel) -> Iterator[None]:
+        """End a block in peace when its realm is removed."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve_beats, tenant_id, realm)
-                nursery.start_soon(self._serve_connections, tenant_id, realm)
-        except* trio.ClosedResourceError:
-            pass
+            with unwrapped():
+                yield
+        except trio.ClosedResourceError:
+            if self._wire.has_realm(tenant_id, realm):
+                raise
 
     # --- beats -------------------------------------------------------------------------------------------------------
 
-    async def _serve_beats(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
-        async with await realm.net.open_udp(local=(None, BEAT_PORT)) as udp:
-            while True:
-                try:
-                    datagrams = await udp.receive_many(_DATAGRAMS_AT_ONCE)
-                except OSError:
-                    continue  # ICMP about an answer: whoever sent it will say so by silence
-                for datagram, address in datagrams:
-                    cluster_id = self._wire.cluster_at(tenant_id, address[0])
-                    if cluster_id is None:
-                        continue
+    async def serve_beats(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
+        """Take and answer the beats of one realm until it is removed."""
+        with self._until_removed(tenant_id, realm):
+            async with await realm.net.open_udp(local=(None, BEAT_PORT)) as udp:
+                while True:
                     try:
-                        for answer in self._answers_untrusted(cluster_id, datagram):
-                            udp.send_nowait(answer, address)
-                    except (BadMessage, trio.WouldBlock, OSError):
-                        continue
-                    except Exception:
-                        _log.exception("a beat of %s failed", cluster_id)
+                        datagrams = await udp.receive_many(_DATAGRAMS_AT_ONCE)
+                    except OSError:
+                        continue  # ICMP about an answer: whoever sent it will say so by silence
+                    for datagram, address in datagrams:
+                        self._answer_beat(tenant_id, udp, datagram, address)
+
+    def _answer_beat(self, tenant_id: str, udp: Any, datagram: bytes, address: tuple[str, int]) -> None:
+        cluster_id = self._wire.cluster_at(tenant_id, address[0])
+        if cluster_id is None:
+            return
+        with supervise.confined("heartbeat", cluster_id), suppress(BadMessage, trio.WouldBlock, OSError):
+            for answer in self._answers_untrusted(cluster_id, datagram):
+                udp.send_nowait(answer, address)
 
     def _answers_untrusted(self, cluster_id: str, datagram: bytes) -> list[bytes]:
         """Take one datagram, and give what must be sent back: the answer, and `ask` where no control connection is."""
@@ -225,15 +231,20 @@ class Control:
 
     # --- connections -------------------------------------------------------------------------------------------------
 
-    async def _serve_connections(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
+    async def serve_connections(self, tenant_id: str, realm: wgpy.Tunnel) -> None:
+        """Serve the control connections of one realm until it is removed."""
+
         async def serve(stream: Any) -> None:
             cluster_id = self._wire.cluster_at(tenant_id, stream.remote_address[0])
             if cluster_id is None:
                 stream.abort()
                 return
-            await self._serve_connection(cluster_id, stream)
+            await supervise.run_once(
+                "control connection", self._serve_connection, cluster_id, stream, victim=cluster_id
+            )
 
-        await realm.net.serve_tcp(serve, CONTROL_PORT)
+        with self._until_removed(tenant_id, realm):
+            await realm.net.serve_tcp(serve, CONTROL_PORT)
 
     async def _serve_connection(self, cluster_id: str, stream: Any) -> None:
         connection = _Connection(stream)
@@ -251,8 +262,6 @@ class Control:
             _log.warning("control connection of %s closed: silent for too long", cluster_id)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        except Exception:
-            _log.exception("control connection of %s failed", cluster_id)
         finally:
             if self._connections.get(cluster_id) is connection:
                 del self._connections[cluster_id]

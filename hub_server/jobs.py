@@ -12,6 +12,7 @@ import structlog
 import trio
 from sqlalchemy import Connection, delete
 
+from hub_server import supervise
 from hub_server.notify import Notifier
 from hub_server.services.core import Core
 from hub_server.store import schema
@@ -32,15 +33,14 @@ async def run_jobs(core: Core) -> None:
     """Run them until cancelled."""
     notifier = Notifier(core.database, core.envelope, core.now, allow=core.settings.webhook_allow)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(notifier.run)
-        while True:
-            try:
-                removed = await core.database.write(clean, core.now(), core.settings.events_days * 86400)
-            except Exception:
-                log.exception("cleaning up")
-            else:
-                log.info("cleaned up", **removed)
-            await trio.sleep(EVERY)
+        supervise.start_kept(nursery, "notifications", notifier.run)
+        supervise.start_kept(nursery, "retention", _clean_forever, core)
+
+
+async def _clean_forever(core: Core) -> None:
+    while True:
+        log.info("cleaned up", **await core.database.write(clean, core.now(), core.settings.events_days * 86400))
+        await trio.sleep(EVERY)
 
 
 def clean(connection: Connection, now: float, events_for: float) -> dict[str, int]:

@@ -22,6 +22,7 @@ import structlog
 import trio
 from sqlalchemy import Connection, insert, select, update
 
+from hub_server import supervise
 from hub_server.domain.names import new_id
 from hub_server.store import schema
 from hub_server.store.database import Database
@@ -167,7 +168,7 @@ class Notifier:
 
         async with trio.open_nursery() as nursery:
             for messages in _by_channel(due):
-                nursery.start_soon(one_channel, messages)
+                supervise.start_once(nursery, "delivery", one_channel, messages, victim=messages[0].channel_id)
         return delivered
 
     async def _deliver(self, message: Any) -> bool:

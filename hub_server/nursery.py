@@ -17,7 +17,11 @@ def unwrapped() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         _, others = group.split(trio.Cancelled)
-        if others is None or len(others.exceptions) > 1:
+        if others is None:
             raise
-        alone = others.exceptions[0]
+        alone: BaseException = others
+        while isinstance(alone, BaseExceptionGroup):
+            if len(alone.exceptions) > 1:
+                raise
+            alone = alone.exceptions[0]
         raise alone from alone.__cause__

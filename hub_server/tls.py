@@ -157,12 +157,12 @@ async def keep_fresh(certificate: Certificate, context: ssl.SSLContext, own: tup
     seen = _stamp(certificate)
     while True:
         await trio.sleep(LOOK_EVERY)
-        if own is not None:
-            await trio.to_thread.run_sync(ensure_own, *own)
-        stamp = _stamp(certificate)
-        if stamp == seen:
-            continue
         try:
+            if own is not None:
+                await trio.to_thread.run_sync(ensure_own, *own)
+            stamp = _stamp(certificate)
+            if stamp == seen:
+                continue
             # First into a context of its own: a pair that does not fit would spoil the one in use.
             certificate.check()
             context.load_cert_chain(certificate.chain, certificate.key)

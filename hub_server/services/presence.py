@@ -18,6 +18,7 @@ import structlog
 import trio
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from hub_server import supervise
 from hub_server.domain import alerts, clones, status
 from hub_server.domain.reasons import Reason
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, NodeSummary, PeerRecord, RealmRecord
@@ -236,6 +237,7 @@ class Presence:
             row.detail = {"uninstalled": "uninstalled", "restarting": "restarting"}.get(reason, "")
             self._event(row, "edge.goodbye", at, Reason.EDGE_SHUT_DOWN, row.detail)
             self._changed(row)
+            self._cut(row, "the edge said goodbye" + (f" ({row.detail})" if row.detail else ""))
 
     def hello(self, cluster_id: str, hello: Hello) -> str | None:
         """A control connection began; returns why it is refused, None to go on."""
@@ -249,6 +251,8 @@ class Presence:
         now = self._now()
         if row.agent_version not in (None, hello.agent_version):
             self._event(row, "edge.upgraded", now, None, f"{row.agent_version} to {hello.agent_version}")
+        if row.boots and row.boots[-1][1] != hello.boot_id:
+            self._cut(row, "the edge was restarted", is_restart=True)
         row.hello = asdict(hello)
         row.agent_version, row.chart_version = hello.agent_version[:60], hello.chart_version[:60]
         row.kube_version = hello.kube_version[:60]
@@ -355,9 +359,14 @@ class Presence:
         self._event(row, "cluster.blocked", now, reason, row.detail)
         self._alert(row, kind, row.detail, None)
         if self._core.wire is not None:
-            self._core.wire.cut(row.id)
+            self._cut(row, f"the cluster is blocked: {row.detail}")
             self._core.wire.drop_peer(row.id)
         self._changed(row)
+
+    def _cut(self, row: Row, why: str, *, is_restart: bool = False) -> None:
+        """The edge at the other end of the streams of a cluster is gone."""
+        if self._core.wire is not None:
+            self._core.wire.cut(row.id, why, is_restart=is_restart)
 
     def accept(self, row: Row) -> None:
         """An admin ended a block."""
@@ -373,9 +382,12 @@ class Presence:
     def tick(self) -> None:
         """Look at what time alone changes: silence, alerts, expiry of invites, the samples of a minute."""
         now = self._now()
-        for row in self.rows.values():
+        for row in list(self.rows.values()):
             if row.deadline <= now:
-                self._look(row, now)
+                # Should the look at it fail, it is looked at again a little later, and the others are not held up.
+                row.deadline = now + LAST_SEEN_EVERY
+                with supervise.confined("look at a row", row.id):
+                    self._look(row, now)
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_EVERY
             self._sample(now)
@@ -398,6 +410,7 @@ class Presence:
                 self._event(row, "tunnel.lost", row.status.since, None, "")
             if row.status.phase is Phase.DISCONNECTED:
                 self._event(row, "tunnel.disconnected", now, row.status.reason, f"silent since {row.status.since:.0f}")
+                self._cut(row, "the edge has gone silent")
             self._changed(row)
         is_invited = row.status.phase is Phase.INVITED and row.status.reason is Reason.INVITE_PENDING
         if is_invited and row.invite_expires_at is not None and now >= row.invite_expires_at:
@@ -495,10 +508,10 @@ class Presence:
         """Tick and write, until cancelled; what is left is written on the way out."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tick_forever)
-                nursery.start_soon(self._write_forever)
+                supervise.start_kept(nursery, "rows by time", self._tick_forever)
+                supervise.start_kept(nursery, "writing rows", self._write_forever)
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(5):
+            with trio.CancelScope(shield=True), trio.move_on_after(5), supervise.confined("writing rows at the end"):
                 await self.flush()
 
     async def _tick_forever(self) -> None:
@@ -510,11 +523,7 @@ class Presence:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            try:
-                await self.flush()
-            except Exception:
-                log.exception("writing what changed")
-                await trio.sleep(1)
+            await self.flush()
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""
