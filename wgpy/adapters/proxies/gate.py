@@ -14,9 +14,10 @@ import trio
 
 from wgpy.adapters.net import abort, as_os_error
 from wgpy.adapters.relay import Traffic, relay
+from wgpy.runtime.groups import caught
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["DATAGRAM_BUFFER", "Credentials", "Gate", "Limits", "Refused"]
 
@@ -118,15 +119,10 @@ class Gate:
             self.accepted += 1
             # What a client does wrong, what breaks on its way, and what we do wrong, concerns nobody else.
             try:
-                await handler(stream)
-            except* Refused as refusals:
-                for refusal in _each(refusals):
-                    self.refused[str(refusal)] += 1
-            except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                pass
-            except* Exception as defect:
-                self.refused["defect"] += 1
-                _log.error("a defect ended a connection; please report this", exc_info=defect)
+                with caught(Exception) as problems:
+                    await handler(stream)
+                for problem in problems:
+                    self._note(problem)
             finally:
                 self.open -= 1
                 if not self.open:
@@ -135,6 +131,13 @@ class Gate:
                     await stream.aclose()
 
         await trio.serve_listeners(guarded, list(listeners), handler_nursery=handlers)
+
+    def _note(self, problem: Exception) -> None:
+        if isinstance(problem, Refused):
+            self.refused[str(problem)] += 1
+        elif not isinstance(problem, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
+            self.refused["defect"] += 1
+            _log.error("a defect ended a connection; please report this", exc_info=problem)
 
     @contextlib.contextmanager
     def greeting(self) -> Any:
@@ -165,11 +168,3 @@ class Gate:
         error = as_os_error(problem)
         self.refused["unreachable"] += 1
         return error
-
-
-def _each(group: BaseExceptionGroup[Refused]) -> Iterator[Refused]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _each(one)
-        else:
-            yield one
