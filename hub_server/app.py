@@ -36,6 +36,8 @@ from hub_server.auth.passwords import Passwords
 from hub_server.control import serve_control
 from hub_server.keyfiles import ensure_secret, lock_folder
 from hub_server.kubeproxy import KubeProxy
+from hub_server.misplaced import is_misplaced, serve_hint
+from hub_server.rooms import USUAL, Limits, Share
 from hub_server.services import Services, build
 from hub_server.services.core import Core
 from hub_server.services.joining import Joining
@@ -81,11 +83,12 @@ class Hub:
 class Door:
     """The one HTTPS port: kubectl's requests go to its door as they are, everything else to pages and API."""
 
-    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str]) -> None:
-        """Take the two applications, and the proxies whose word about the visitor's address is taken."""
+    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str], public_url: str) -> None:
+        """Take the two applications, the proxies whose word about the visitor's address is taken, and our own name."""
         self._site = site
         self._kubectl = kubectl
         self._trusted = trusted
+        self._public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -95,6 +98,8 @@ class Door:
         scope["client"] = self._visitor(scope)
         if scope["path"].startswith("/k8s/"):
             await self._kubectl(scope, receive, send)
+        elif is_misplaced(scope):
+            await serve_hint(scope, receive, send, self._public_url)
         else:
             await self._site(scope, receive, send)
 
@@ -253,9 +258,13 @@ async def _running(
             nursery, "push of a configuration", control.config_changed, cluster_id, victim=cluster_id
         )
         supervise.start_kept(nursery, "jobs", jobs.run_jobs, core)
+        supervise.start_kept(nursery, "grounds of streams", core.grounds.run)
         supervise.start_kept(nursery, "audit of requests", services.kubectl.write_records)
-        proxy = KubeProxy(wire, services.kubectl.authorize, services.kubectl.record, wall_clock=core.now)
-        door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies))
+        kubectl = services.kubectl
+        proxy = KubeProxy(
+            wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
+        )
+        door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies), settings.public_url)
 
         shutdown, drained = trio.Event(), trio.Event()
 
@@ -272,6 +281,23 @@ async def _running(
         shutdown.set()
         await drained.wait()
         nursery.cancel_scope.cancel()
+
+
+def _limits(settings: Settings) -> Limits:
+    """How many requests of kubectl may be open at once."""
+    return Limits(
+        request_body=USUAL.request_body,
+        requests=Share(
+            settings.kubectl_requests_per_user,
+            settings.kubectl_requests_per_user_cluster,
+            settings.kubectl_requests_per_cluster,
+        ),
+        watches=Share(
+            settings.kubectl_watches_per_user,
+            settings.kubectl_watches_per_user_cluster,
+            settings.kubectl_watches_per_cluster,
+        ),
+    )
 
 
 def _framework(application: Application) -> Framework:

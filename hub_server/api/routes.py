@@ -195,7 +195,7 @@ async def issue_kubeconfig(call: Call) -> Any:
     ttl = call.maybe("ttl", (int, float))
     stream = call.maybe("stream", bool)
     return await call.services.kubectl.issue_kubeconfig(
-        call.actor, call.path("cluster"), ttl=float(ttl) if ttl is not None else None, stream=bool(stream)
+        call.actor, call.path("cluster"), ttl=float(ttl) if ttl is not None else None, stream=stream
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hub_server.grounds import Grounds
 from hub_server.services.accounts import Accounts
 from hub_server.services.alerts import Alerts
 from hub_server.services.auditlog import AuditLog
@@ -40,6 +41,7 @@ class Services:
     audit: AuditLog
     idempotence: Idempotence
     live: Live
+    grounds: Grounds
     now: Callable[[], float]  # the hub's clock, Unix seconds
     public_url: str  # of this hub, without a slash at the end
 
@@ -59,6 +61,7 @@ def build(core: Core, presence: Presence) -> Services:
         audit=AuditLog(core),
         idempotence=Idempotence(core),
         live=core.live,
+        grounds=core.grounds,
         now=core.now,
         public_url=core.settings.public_url,
     )

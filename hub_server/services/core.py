@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ from hub_server.domain.errors import Forbidden, NotFound, ReauthRequired
 from hub_server.domain.names import new_id
 from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord
 from hub_server.domain.roles import Right
+from hub_server.grounds import Ground, Grounds
+from hub_server.services import standing
 from hub_server.services.live import Live
 from hub_server.services.views import Actor
 from hub_server.settings import Settings
@@ -43,8 +45,8 @@ class Wire(Protocol):
     def facts(self, cluster_id: str) -> PeerFacts | None:
         """What is known of a peer."""
 
-    def cut(self, cluster_id: str) -> None:
-        """End its live streams."""
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
+        """End its live streams; `is_restart`: those of an earlier session only."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,15 @@ class Core:
     wire: Wire | None = None
     config_changed: Callable[[str], None] = lambda _cluster_id: None  # tells an edge that is connected
     random: Callable[[int], bytes] = field(default=secrets.token_bytes)
+    grounds: Grounds = field(init=False)  # what open streams stand on
+
+    def __post_init__(self) -> None:
+        """Let whatever is committed be looked at: it may have taken a stream's ground away."""
+        self.grounds = Grounds(self._lost)
+        self.database.on_commit.append(self.grounds.look_soon)
+
+    async def _lost(self, grounds: Collection[Ground]) -> Mapping[Ground, str]:
+        return await self.database.read(standing.lost, grounds, self.now(), self.settings)
 
     def id(self, prefix: str) -> str:
         """Make an id."""

@@ -66,7 +66,7 @@ class Cable:
     def facts(self, cluster_id: str) -> PeerFacts | None:
         return self.known.get(cluster_id)
 
-    def cut(self, cluster_id: str) -> None:
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
         self.was_cut.append(cluster_id)
 
 

@@ -69,7 +69,7 @@ class NotedWire:
     def facts(self, cluster_id: str) -> PeerFacts | None:
         return None
 
-    def cut(self, cluster_id: str) -> None:
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
         self.was_cut.append(cluster_id)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from hub_server.domain.errors import Forbidden, Invalid, NotFound, ReauthRequired, Unauthenticated
 from hub_server.domain.roles import Role
+from hub_server.kubeproxy import Asking
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.views import Actor, IssuedKubeconfig
 from tests.hub.clocked import Bench, clocked_hub
@@ -35,7 +36,7 @@ async def _issued(hub: Bench, cluster: str, **more: float) -> str:
 
 async def _is_good(hub: Bench, cluster: str, token: str) -> bool:
     try:
-        await hub.services.kubectl.authorize(cluster, token, "GET", "/version")
+        await hub.services.kubectl.authorize(Asking(cluster, token))
     except Unauthenticated:
         return False
     return True
@@ -46,7 +47,7 @@ async def test_it_lives_for_eight_hours_and_is_stored_as_a_hash(tmp_path: Path) 
     async with clocked_hub(tmp_path) as hub:
         cluster = await hub.joined("acme")
         token = await _issued(hub, cluster)
-        grant = await hub.services.kubectl.authorize(cluster, token, "GET", "/version")
+        grant = await hub.services.kubectl.authorize(Asking(cluster, token))
         assert (grant.email, grant.cluster_id, grant.role, grant.tenant_slug) == (
             "admin@localhost", cluster, "admin", "default",
         )  # fmt: skip
@@ -121,7 +122,7 @@ async def test_the_list_shows_use_and_an_operator_sees_only_own_ones(tmp_path: P
     async with clocked_hub(tmp_path) as hub:
         cluster, kubectl = await hub.joined("acme"), hub.services.kubectl
         token = await _issued(hub, cluster)
-        await kubectl.authorize(cluster, token, "GET", "/version")
+        await kubectl.authorize(Asking(cluster, token))
         [view] = await kubectl.kubeconfigs(hub.admin, cluster)
         assert (view.email, view.last_used_at) == ("admin@localhost", hub.clock())
         stranger = Actor("user", "us_other", "op@example.com", "Op", roles={hub.tenant_id: Role.OPERATOR})

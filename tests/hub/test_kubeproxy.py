@@ -6,7 +6,7 @@ import contextlib
 import gc
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ import trio
 
 from hub_server.domain.errors import NotFound
 from hub_server.domain.records import ProxyGrant, ProxyRecord
-from hub_server.kubeproxy import KubeProxy, Limits, Refusal
+from hub_server.grounds import Ground, Grounds
+from hub_server.kubeproxy import Asking, KubeProxy, Refusal
+from hub_server.rooms import Limits, Share
 from hub_server.wire import EDGE_PORT, Wire
 from tests.hub.edges import Edge, open_hub
 
@@ -66,11 +68,16 @@ class Door:
         self.grant = ProxyGrant("u1", "ada@example.com", "t1", "acme", "cl_1", "operator")
         self.problem: Exception | None = None
         self.records: list[ProxyRecord] = []
-        self.asked: list[tuple[str, str, str, str]] = []
-        self.app = KubeProxy(wire, self.authorize, self.records.append, **more)
+        self.asked: list[Asking] = []
+        self.gone: dict[Ground, str] = {}
+        self.grounds = Grounds(self.lost)
+        self.app = KubeProxy(wire, self.authorize, self.records.append, self.grounds, **more)
 
-    async def authorize(self, cluster_id: str, token: str, method: str, path: str) -> ProxyGrant:
-        self.asked.append((cluster_id, token, method, path))
+    async def lost(self, grounds: Collection[Ground]) -> Mapping[Ground, str]:
+        return {ground: self.gone[ground] for ground in grounds if ground in self.gone}
+
+    async def authorize(self, asking: Asking) -> ProxyGrant:
+        self.asked.append(asking)
         if self.problem is not None:
             raise self.problem
         return self.grant
@@ -102,6 +109,7 @@ class Door:
 
         scope = {
             "type": kind,
+            "client": ("192.0.2.7", 40000),
             "method": method,
             "raw_path": raw_path or b"/k8s/clusters/cl_1" + target.encode(),
             "query_string": query.encode(),
@@ -162,7 +170,7 @@ async def test_a_get_goes_through_and_comes_back_and_is_recorded() -> None:
     lines = head.decode().split("\r\n")
     assert lines[0] == "GET /api/v1/namespaces/a/pods?limit=5 HTTP/1.1"
     assert {line.partition(":")[0].lower() for line in lines[1:]} == {"host", "accept", "daalu-request-id"}
-    assert door.asked == [("cl_1", "dlk_x", "GET", "/api/v1/namespaces/a/pods")]
+    assert [asking[:5] for asking in door.asked] == [("cl_1", "dlk_x", "GET", "/api/v1/namespaces/a/pods", "192.0.2.7")]
     [record] = door.records
     assert (record.verb, record.resource, record.namespace, record.status) == ("list", "pods", "a", 200)
     assert (record.octets_out, record.identity, record.query, record.phase) == (
@@ -171,6 +179,7 @@ async def test_a_get_goes_through_and_comes_back_and_is_recorded() -> None:
         "limit=5",
         "close",
     )
+    assert (record.remote, record.reason) == ("192.0.2.7", None)
     assert record.request_id == reply.headers["daalu-request-id"]
 
 
@@ -265,8 +274,7 @@ async def test_many_followed_logs_half_of_them_aborted_and_the_others_lose_nothi
                 await go.wait()
         await stream.send_all(b"0\r\n\r\n")
 
-    limits = Limits(per_user=200)
-    async with open_door(handler, limits=limits) as (door, _):
+    async with open_door(handler) as (door, _):
         replies, ends = [Reply() for _ in range(100)], [trio.Event() for _ in range(100)]
         async with trio.open_nursery() as nursery:
 
@@ -385,7 +393,7 @@ async def test_limits_of_bodies_users_and_clusters() -> None:
         await stop.wait()
         await stream.send_all(OK)
 
-    async with open_door(handler, limits=Limits(request_body=10, per_user=2, per_cluster=3)) as (door, _):
+    async with open_door(handler, limits=Limits(10, Share(2, 2, 3), Share(2, 2, 3))) as (door, _):
         assert (await door.get(method="POST", headers=[(b"content-length", b"11")])).status == 413
         chunked = [(b"transfer-encoding", b"chunked")]
         assert (await door.get(method="POST", headers=chunked, body=[b"123456", b"123456"])).status == 413

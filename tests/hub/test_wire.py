@@ -125,7 +125,7 @@ async def test_cut_ends_streams_and_leaves_the_tunnel() -> None:
             await one.beat()
             await nursery.start(serve_name, one)
         cut, kept = await wire.dial("cl_1"), await wire.dial("cl_2")
-        wire.cut("cl_1")
+        wire.cut("cl_1", "for the test")
         with pytest.raises(trio.ClosedResourceError):
             await cut.receive_some()
         assert await kept.receive_some() == b"cl_2"
