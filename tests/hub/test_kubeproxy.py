@@ -524,6 +524,8 @@ async def test_after_a_refused_websocket_spdy_says_what_the_websocket_said() -> 
         second = await door.get(path, method="POST", headers=spdy)
         assert (first.status, second.status) == (501, 501)
         assert first.message == second.message
+        old = [(b"User-Agent", b"kubectl/v1.28.4 (linux/amd64) kubernetes/bae2c62")]
+        assert "1.31" in (await door.get(path, method="POST", headers=[*spdy, *old])).message
         other = "/api/v1/namespaces/a/pods/c/exec?command=sh"
         assert "1.31" in (await door.get(other, method="POST", headers=spdy)).message
         door.grant = dataclasses.replace(door.grant, user_id="u2")
