@@ -125,6 +125,7 @@ class DropReason(enum.Enum):
     # Handshake messages.
     INVALID_MAC1 = "mac1 is wrong"
     INVALID_MAC2 = "under load, and mac2 is missing or wrong: a cookie reply was sent"
+    COOKIE_WITHHELD = "under load, mac2 is missing or wrong, and its address got a cookie reply a moment ago"
     RATE_LIMITED = "under load, and the source used up its tokens"
     HANDSHAKE_QUEUE_FULL = "too many handshake messages are waiting"
     LOW_ORDER_POINT = "a Diffie-Hellman result is all zero"

@@ -20,6 +20,7 @@ from hub_server.services.core import Core
 from hub_server.services.idempotence import Idempotence
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.live import Live
+from hub_server.services.people import People
 from hub_server.services.presence import Presence
 from hub_server.services.rbac import Rbac
 from hub_server.services.tenants import Tenants
@@ -31,6 +32,7 @@ class Services:
     """Everything a handler may call."""
 
     accounts: Accounts
+    people: People
     tenants: Tenants
     clusters: Clusters
     alerts: Alerts
@@ -51,6 +53,7 @@ def build(core: Core, presence: Presence) -> Services:
     kubectl = Kubectl(core, presence)
     return Services(
         accounts=Accounts(core),
+        people=People(core),
         tenants=Tenants(core),
         clusters=Clusters(core, presence),
         alerts=Alerts(core, presence),

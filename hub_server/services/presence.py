@@ -8,18 +8,18 @@ database stays the truth: after a restart everything is read back, and what peop
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-import structlog
 import trio
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hub_server import supervise
 from hub_server.domain import alerts, clones, status
+from hub_server.domain.errors import Unavailable
 from hub_server.domain.reasons import Reason
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, NodeSummary, PeerRecord, RealmRecord
 from hub_server.domain.status import Phase, Status
@@ -33,9 +33,9 @@ LAST_SEEN_EVERY = 15.0
 SAMPLE_EVERY = 60.0
 TICK = 0.5
 MAX_NODES = 5000
+_RETRY = 2.0  # seconds until what could not be written is tried again
+_MOST_WAITING = 50_000  # events, samples and so on that wait for the database
 _LISTENING = "listening_until"
-
-log = structlog.get_logger("hub.presence")
 
 
 @dataclass(slots=True)
@@ -114,6 +114,29 @@ class _Batch:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     resolved: list[tuple[str, float]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, newer: _Batch) -> None:
+        """Take in what came later; of what waits too long for the database, the oldest is let go."""
+        self.rows |= newer.rows
+        self.nodes |= newer.nodes
+        for name in ("events", "alerts", "resolved", "samples"):
+            mine: list[Any] = getattr(self, name)
+            mine += getattr(newer, name)
+            del mine[:-_MOST_WAITING]
+
+    def by_cluster(self) -> dict[str, _Batch]:
+        """The same, apart for each cluster."""
+        parts: defaultdict[str, _Batch] = defaultdict(_Batch)
+        for cluster_id in self.rows:
+            parts[cluster_id].rows.add(cluster_id)
+        for cluster_id, nodes in self.nodes.items():
+            parts[cluster_id].nodes[cluster_id] = nodes
+        for cluster_id, at in self.resolved:
+            parts[cluster_id].resolved.append((cluster_id, at))
+        for name in ("events", "alerts", "samples"):
+            for one in getattr(self, name):
+                getattr(parts[one["cluster_id"]], name).append(one)
+        return dict(parts)
 
 
 class Presence:
@@ -523,7 +546,11 @@ class Presence:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await self.flush()
+            self._core.database.check_place()
+            try:
+                await self.flush()
+            except Unavailable:
+                await trio.sleep(_RETRY)
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""
@@ -534,18 +561,30 @@ class Presence:
                 self.rows[stored["id"]].written_at = self._now()
             try:
                 await self._core.database.write(_flush, batch, rows, self._now())
-            except Exception:
+            except Unavailable:
                 self._put_back(batch)
                 raise
+            except Exception:
+                # One cluster's news cannot be written, ever: those of the others shall not wait behind them.
+                await self._flush_one_by_one(batch, rows)
+
+    async def _flush_one_by_one(self, batch: _Batch, rows: list[dict[str, Any]]) -> None:
+        parts = batch.by_cluster()
+        while parts:
+            cluster_id, part = parts.popitem()
+            mine = [row for row in rows if row["id"] == cluster_id]
+            try:
+                await self._core.database.write(_flush, part, mine, self._now())
+            except Unavailable:
+                for waiting in (part, *parts.values()):
+                    self._put_back(waiting)
+                raise
+            except Exception as problem:
+                supervise.failed("writing a row", cluster_id, problem)
 
     def _put_back(self, batch: _Batch) -> None:
-        newer, self._batch = self._batch, batch
-        batch.rows |= newer.rows
-        batch.nodes |= newer.nodes
-        batch.events += newer.events
-        batch.alerts += newer.alerts
-        batch.resolved += newer.resolved
-        batch.samples += newer.samples
+        batch.add(self._batch)
+        self._batch = batch
         self._wake.set()
 
 
@@ -633,10 +672,8 @@ def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], no
         connection.execute(delete(schema.nodes).where(schema.nodes.c.cluster_id == cluster_id))
         connection.execute(insert(schema.nodes).values(cluster_id=cluster_id, told_at=now, nodes=table))
     if batch.samples:
-        samples = schema.status_samples
-        minute = batch.samples[0]["minute"]
-        connection.execute(delete(samples).where(samples.c.minute == minute))
-        connection.execute(insert(samples), batch.samples)
+        # A clock that was set back comes to the same minute again.
+        connection.execute(insert(schema.status_samples).prefix_with("OR REPLACE"), batch.samples)
     meta_put(connection, _LISTENING, repr(now))
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, select
 from hub_server.domain.roles import Right, Role, allows
 from hub_server.domain.status import Phase
 from hub_server.grounds import Ground
+from hub_server.services import authority
 from hub_server.services.views import Actor
 from hub_server.settings import Settings
 from hub_server.store import schema
@@ -123,17 +124,14 @@ def _judge_tokens(
         row.id: row
         for row in connection.execute(select(table).where(table.c.id.in_({ground.id for ground in grounds})))
     }
+    allowed = {token_id: authority.of_token(connection, row, now) for token_id, row in rows.items()}
     for ground in grounds:
-        row = rows.get(ground.id)
-        if row is None or row.revoked_at is not None or (row.expires_at is not None and now >= row.expires_at):
+        found = allowed.get(ground.id)
+        if found is None:
             yield ground, _TOKEN_ENDED
-            continue
-        is_allowed = (
-            row.tenant_id == ground.tenant_id
-            and ground.right.value in row.scopes
-            and allows(Role(row.role), ground.right)
-        )
-        yield ground, None if is_allowed else _LESS
+        else:
+            is_allowed = rows[ground.id].tenant_id == ground.tenant_id and ground.right in found.rights
+            yield ground, None if is_allowed else _LESS
 
 
 def _clusters_gone(connection: Connection, ids: Collection[str]) -> dict[str | None, str]:

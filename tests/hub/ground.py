@@ -56,6 +56,7 @@ class NotedWire:
     realms: dict[str, RealmRecord] = field(default_factory=dict)
     peers: dict[str, PeerRecord] = field(default_factory=dict)
     was_cut: list[str] = field(default_factory=list)
+    cuts: list[tuple[str, str, bool]] = field(default_factory=list)  # whose, why, of an earlier session only
 
     def put_realm(self, realm: RealmRecord) -> None:
         self.realms[realm.tenant_id] = realm
@@ -71,6 +72,7 @@ class NotedWire:
 
     def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
         self.was_cut.append(cluster_id)
+        self.cuts.append((cluster_id, why, is_restart))
 
 
 @dataclass
@@ -103,6 +105,7 @@ class Ground:
             envelope=Envelope(MASTER),
             settings=Settings(data=folder, **(values | more)),
             now=clock,
+            monotonic=clock,
             live=Live(clock),
             passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
             hub_key=bytes(wgpy.PrivateKey(HUB_KEY).public_key),
@@ -188,6 +191,7 @@ class Ground:
 
     async def audited(self, action: str = "", tenant_id: str | None = None) -> list[AuditView]:
         """Newest first."""
+        await self.core.later.flush()
         page = await self.services.audit.list(self.admin, tenant_id or self.tenant_id, action=action, limit=500)
         return list(page.items)
 
