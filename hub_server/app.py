@@ -106,7 +106,7 @@ class Door:
     def _visitor(self, scope: Scope) -> tuple[str, int]:
         """Who is at the other end: of proxies that we trust, the one that none of them is."""
         client = scope.get("client") or ("", 0)
-        host, port = str(client[0]), int(client[1] or 0)
+        host, port = str(client[0]), client[1] or 0
         if host not in self._trusted:
             return host, port
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
@@ -176,7 +177,7 @@ class Notifier:
         try:
             secret = self._envelope.open(message.secret, message.channel_id)
             with trio.fail_after(TIMEOUT):
-                await self._post(message.url, message.body.encode(), secret, message.id, int(now))
+                await self._post(message.url, message.body.encode(), secret, message.id, math.floor(now))
             error = None
         except (
             Refused,
