@@ -226,7 +226,8 @@ class Upstream:
         kept = self._kept[cluster_id]
         while kept:
             connection = kept.pop()
-            if not is_new and trio.current_time() - connection.kept_at < _KEPT_FOR:
+            is_fresh = trio.current_time() - connection.kept_at < _KEPT_FOR
+            if not is_new and is_fresh and self._wire.is_at_rest(connection.stream):
                 return connection
             connection.stream.abort()
         return _Connection(self._wire, await self._wire.dial(cluster_id))

@@ -229,6 +229,11 @@ class Wire:
             self._reasons[stream] = why
             stream.abort()  # type: ignore[attr-defined] # wgpy's streams have it
 
+    def is_at_rest(self, stream: trio.abc.HalfCloseableStream) -> bool:
+        """Whether a stream that nobody uses is still open at both ends, and nothing was said on it."""
+        info = stream.tcp_info()  # type: ignore[attr-defined] # wgpy's streams have it
+        return bool(info.state.name == "ESTABLISHED" and not info.receive_buffered)
+
     def why_lost(self, stream: trio.abc.HalfCloseableStream) -> str:
         """Why a stream that broke was cut, for people; that it was lost where nobody cut it."""
         return self._reasons.get(stream, _LOST)

@@ -52,6 +52,7 @@ class Cable:
     realms: dict[str, RealmRecord] = field(default_factory=dict)
     peers: dict[str, PeerRecord] = field(default_factory=dict)
     was_cut: list[str] = field(default_factory=list)
+    cuts: list[tuple[str, str, bool]] = field(default_factory=list)  # whose, why, of an earlier session only
     known: dict[str, PeerFacts] = field(default_factory=dict)
 
     def put_realm(self, realm: RealmRecord) -> None:
@@ -68,6 +69,7 @@ class Cable:
 
     def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
         self.was_cut.append(cluster_id)
+        self.cuts.append((cluster_id, why, is_restart))
 
 
 class Key:
@@ -211,6 +213,7 @@ class Bench:
         return [event.kind for event in reversed(page.items)]
 
     async def audited(self, action: str) -> list[Any]:
+        await self.core.later.flush()
         return list((await self.services.audit.list(self.admin, self.tenant_id, action=action, limit=500)).items)
 
 

@@ -33,6 +33,12 @@ class _Straight:
         self._port = port
         self.dialled = 0
 
+    def is_at_rest(self, stream: Any) -> bool:
+        return True
+
+    def why_lost(self, stream: Any) -> str:
+        return "the connection to the edge was lost"
+
     async def dial(self, cluster_id: str, port: int = 0) -> Any:
         self.dialled += 1
         stream: Any = await trio.open_tcp_stream("127.0.0.1", self._port)
