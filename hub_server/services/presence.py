@@ -651,9 +651,8 @@ def _move(row: Row, by: float, now: float) -> None:
         if at is not None:
             setattr(row, name, min(at + by, now))
     row.written_at = min(row.written_at + by, now)
-    for visits in (row.places, row.boots):
-        for number, (at, what) in enumerate(visits):
-            visits[number] = (at + by, what)
+    for number, (at, boot) in enumerate(row.boots):
+        row.boots[number] = (at + by, boot)
 
 
 def _utc(at: float) -> str:

@@ -219,6 +219,11 @@ HOSTILE = [
     b'{"type": "nodes", "generation": 1, "part": 0, "last": 1, "nodes": []}\n',
     b'{"type": "nodes", "generation": 1, "part": 0, "last": true, "nodes": [{"name": null}]}\n',
     b'{"type": "nodes", "generation": 1, "part": 0, "last": true, "nodes": [{"name": "a", "created": NaN}]}\n',
+    b'{"type": "nodes", "generation": 1, "part": 0, "last": true, "nodes": '
+    b'[{"name": "a", "ready": true, "created": 1e12}]}\n',
+    b'{"type": "nodes", "generation": 1' + b"0" * 400 + b', "part": 0, "last": true, "nodes": []}\n',
+    b'{"type": "api", "state": "ok", "detail": "\\ud800"}\n',
+    b'{"type": "api", "type": "hello", "state": "ok"}\n',
     b"x" * (CONTROL_LINE + 2),
     b" " * CONTROL_LINE * 3 + b"\n",
 ]
@@ -235,7 +240,6 @@ async def test_a_hostile_line_costs_itself_and_nothing_else(line: bytes) -> None
                 assert await talk.receive() is None
         async with edge.control() as talk:
             assert (await talk.receive() or {})["type"] == "welcome"
-            assert (await talk.receive() or {})["type"] == "config"
             await talk.stream.send_all(line)
             if line != b"\n":
                 assert (await talk.receive() or {})["type"] == "message_refused"
@@ -331,6 +335,29 @@ async def test_a_node_table_without_end_is_cut_at_the_limit() -> None:
                 await trio.sleep(0.01)
             for _ in range(20):
                 await other.beat()
-            assert len(control._connections["cl_1"].nodes) == NODES_MOST
+            assert len(control._connections["cl_1"].nodes) <= NODES_MOST
+            assert "node table has more than" in (await notes.until("misbehaved"))[0]
             nursery.cancel_scope.cancel()
         assert len(notes.of("beat", "cl_2")) == 20
+
+
+async def test_a_flood_of_messages_is_slowed_down_told_once_and_not_forgiven_for_coming_back() -> None:
+    """The budget is the edge's: a new connection brings no new one; other edges do not notice."""
+    edge, other = Edge("cl_1"), Edge("cl_2", number=3)
+    async with open_hub(edge, other) as (wire, notes, _), edge.connected(wire), other.connected(wire):
+        said = b'{"type": "api", "state": "ok", "errno": null, "detail": ""}\n'
+        async with edge.control() as talk:
+            assert await talk.receive() is not None
+            await talk.stream.send_all(said * 1000)
+            assert "slowed down" in (await notes.until("misbehaved"))[0]
+        heard = len(notes.of("api"))
+        assert heard < 600
+        async with edge.control() as talk:
+            assert await talk.receive() is not None
+            await talk.stream.send_all(said * 100)
+            async with other.control() as calm:
+                assert await calm.receive() is not None
+                await calm.stream.send_all(said * 100)
+                while len(notes.of("api", "cl_2")) < 100:
+                    await notes.until("api", len(notes.of("api")) + 1)
+        assert len(notes.of("misbehaved")) == 1
