@@ -262,9 +262,6 @@ class Control:
             _log.warning("control connection of %s closed: silent for too long", cluster_id)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        except Exception:
-            stream.abort()
-            raise
         finally:
             if self._connections.get(cluster_id) is connection:
                 del self._connections[cluster_id]

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         HandshakeGaveUp,
         InitiationReceived,
         SessionExpired,
+        SilenceEnded,
         UnknownPeer,
     )
     from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
@@ -79,6 +80,7 @@ _HOMES = {
     "PrivateKey": "keys",
     "PublicKey": "keys",
     "SessionExpired": "protocol.events",
+    "SilenceEnded": "protocol.events",
     "Slab": "dataplane.slab",
     "Tunnel": "runtime.tunnel",
     "TunnelClosed": "errors",
@@ -113,6 +115,7 @@ __all__ = [
     "PrivateKey",
     "PublicKey",
     "SessionExpired",
+    "SilenceEnded",
     "Slab",
     "Tunnel",
     "TunnelClosed",

@@ -144,7 +144,6 @@ class DropReason(enum.Enum):
     # Inner packets, after authentication.
     INNER_MALFORMED = "the inner packet is not a whole IPv4 or IPv6 packet"
     DISALLOWED_SOURCE = "the inner source address is not this peer's"
-    INNER_ECN = "outer congestion mark on an inner packet that cannot carry it"
     # Outbound.
     NO_PEER_FOR_DESTINATION = "no peer has the destination in its AllowedIPs"
     NO_ENDPOINT = "the peer has no endpoint yet"

@@ -155,6 +155,18 @@ def test_b21_it_gives_up_within_110_s() -> None:
     assert pair.network.run_until(lambda: HandshakeGaveUp(pair.b_key.public_key) in pair.a.events, 21)
 
 
+def test_b21_a_peer_that_is_asked_now_and_then_is_not_given_up() -> None:
+    """As with the Linux driver and wireguard-go: retries count since the last packet, sent or not."""
+    pair = Pair(Network(drop=lambda datagram: True))
+    for _ in range(20):
+        pair.a.send(packet())
+        pair.network.run(30.1)
+    assert len(pair.network.sent_by(pair.a, 1)) > 100
+    assert not pair.a.events
+    assert pair.a.engine.statistics().peers[pair.b_key.public_key].handshake_attempts > 100, "but nobody answers"
+    assert pair.network.run_until(lambda: HandshakeGaveUp(pair.b_key.public_key) in pair.a.events, 110)
+
+
 def test_b21_each_new_packet_starts_from_zero() -> None:
     pair = Pair(Network(drop=lambda datagram: True))
     pair.a.send(packet())

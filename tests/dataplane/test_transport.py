@@ -148,3 +148,14 @@ def test_t18_a_keepalive_is_a_row_without_octets() -> None:
     (run,) = transport.runs_untrusted(arena, 0, 32, 32)
     assert run.slab is not None
     assert run.slab.length == 0
+
+
+@pytest.mark.parametrize("flipped", [16, 40, 95], ids=["first octet", "in the middle", "tag"])
+def test_a_forged_lone_datagram_leaves_no_unverified_plaintext_behind(flipped: int) -> None:
+    """Opening in place writes the plaintext before the tag is known."""
+    slab = Slab.of_packet(b"E" + bytes(range(1, 64)), 1420)
+    transport.seal_lone(slab, TransportCipher(KEY), receiver_index=INDEX, counter=7)
+    octets = bytearray(slab.datagrams)
+    octets[flipped] ^= 1
+    assert transport.open_lone(memoryview(octets), 0, len(octets), TransportCipher(KEY)) is None
+    assert octets[16:-16] == bytes(64)

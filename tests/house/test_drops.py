@@ -247,15 +247,6 @@ def _() -> Counts:
     return plaintext(packet("10.9.9.9"))
 
 
-@produces(DropReason.INNER_ECN)
-def _() -> Counts:
-    scene = Scene().session()
-    octets = bytearray(scene.forger.transport(1, packet()))
-    batch = DatagramBatch(octets, len(octets), A4, local=B4, tos=3)
-    scene.engine.receive_datagrams(batch, scene.pair.network.now)
-    return scene.drops
-
-
 @produces(DropReason.NO_PEER_FOR_DESTINATION)
 def _() -> Counts:
     scene = Scene()

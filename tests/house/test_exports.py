@@ -16,8 +16,8 @@ PUBLIC = [
     "ConfigError", "DatagramBatch", "Device", "DeviceError", "DropReason", "Endpoint", "EndpointChanged", "Engine",
     "EngineStatistics", "HandshakeCompleted", "HandshakeGaveUp", "InitiationReceived", "InterfaceConfig",
     "Keepalive", "LocalProtocolError", "MemoryDevice", "PacketDevice", "PeerConfig", "PeerStatistics", "PresharedKey",
-    "PrivateKey", "PublicKey", "SessionExpired", "Slab", "Tunnel", "TunnelClosed", "UnknownPeer", "WgpyError",
-    "open_device", "open_interface", "open_tunnel",
+    "PrivateKey", "PublicKey", "SessionExpired", "SilenceEnded", "Slab", "Tunnel", "TunnelClosed", "UnknownPeer",
+    "WgpyError", "open_device", "open_interface", "open_tunnel",
 ]  # fmt: skip
 
 

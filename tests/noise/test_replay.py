@@ -90,3 +90,19 @@ def test_s3_a_jump_costs_no_more_than_a_window() -> None:
     assert window.accept(5)
     assert window.accept(2**63)
     assert window._seen.bit_length() <= COUNTER_WINDOW + 1
+
+
+def test_b16_a_growing_batch_ends_at_the_last_counter_that_is_allowed() -> None:
+    last = REJECT_AFTER_MESSAGES - 1
+    window = ReplayWindow()
+    assert window.accept_rows([last - 1, last, last + 1], ()) == [2]
+    assert window.highest == last
+    assert ReplayWindow().accept_rows([last - 2, last - 1, last], ()) == []
+
+
+def test_a_growing_batch_that_was_seen_before_is_refused_row_by_row() -> None:
+    window = ReplayWindow()
+    assert window.accept_rows(list(range(10)), ()) == []
+    assert window.accept_rows(list(range(10)), ()) == list(range(10))
+    assert window.accept_rows(list(range(5, 15)), ()) == [0, 1, 2, 3, 4]
+    assert window.highest == 14

@@ -276,7 +276,6 @@ REASONS = {
     DropReason.REPLAYED_COUNTER,
     DropReason.INNER_MALFORMED,
     DropReason.DISALLOWED_SOURCE,
-    DropReason.INNER_ECN,
 }
 
 

@@ -20,6 +20,7 @@ from wgpy.protocol.engine import Engine
 from wgpy.protocol.events import EndpointChanged, UnknownPeer
 from wgpy.testing.pair import A4, B4, Pair, packet
 from wgpy.uapi import DeviceUpdate, PeerUpdate
+from wgpy.wire import ip
 
 KEY, OTHER = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)
 THIRD = PublicKey(b"\x33" * 32)
@@ -190,6 +191,31 @@ def test_b30_a_source_that_failed_is_forgotten_until_the_next_authentic_datagram
     engine.forget_sources(pair.network.now)
     assert source() is None
     engine.source_failed(DatagramBatch(b"", 0, A4))
+
+
+@pytest.mark.parametrize("target", ["10.7.7.7", "fd07::7"])
+def test_b62_unreachable_comes_without_the_padding_of_a_datagram(target: str) -> None:
+    pair = Pair()
+    source = "10.0.0.1" if "." in target else "fd00::1"
+    pair.a.send(packet(source, target, payload=b"odd"))
+    pair.network.run(0.1)
+    (answer,) = pair.a.received
+    assert ip.true_length_untrusted(answer) == len(answer)
+
+
+def test_a_pinned_peer_without_an_endpoint_is_pinned_where_it_first_shows_itself() -> None:
+    pair = Pair()
+    engine = pair.b.engine
+    pinned = PeerConfig(pair.a_key.public_key, allowed_ips=["10.0.0.1/32", "fd00::1/128"], pin_endpoint=True)
+    engine.update_peer(pinned, pair.network.now)
+    pair.shake_hands()
+    first = engine.state().peers[0].endpoint
+    assert first == A4
+    pair.a.move(Endpoint("192.0.2.9", 51820))
+    pair.a.send(packet())
+    pair.network.run(0.5)
+    assert pair.b.received == [packet()]
+    assert engine.state().peers[0].endpoint == first
 
 
 def test_b62_unreachable_at_most_ten_times_a_second() -> None:

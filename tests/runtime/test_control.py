@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -26,9 +27,12 @@ class Device:
     def __init__(self) -> None:
         self.updates: list[DeviceUpdate] = []
         self.fails: Exception | None = None
+        self.asking_fails: Exception | None = None
         self.peers: list[object] = []
 
     def state(self) -> DeviceState:
+        if self.asking_fails is not None:
+            raise self.asking_fails
         return DeviceState(None, 1234, 0, self.peers)  # type: ignore[arg-type]
 
     def apply(self, update: DeviceUpdate) -> None:
@@ -158,24 +162,38 @@ async def test_b34_a_thousand_connections_come_and_go(tmp_path: Path, device: De
             assert b"errno=0" in await answer_to(stream, b"get=1\n\n")
 
 
-async def test_at_most_64_clients_are_served_at_once_and_the_next_one_waits(
-    tmp_path: Path, device: Device, autojump_clock: trio.testing.MockClock
+async def test_of_64_clients_the_one_that_was_silent_for_longest_makes_room(tmp_path: Path, device: Device) -> None:
+    async with serving(tmp_path / "wg0.sock", device) as connect, contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(await connect()) for _ in range(64)]
+        for stream in streams[1:]:
+            assert b"errno=0" in await answer_to(stream, b"get=1\n\n")
+        assert b"errno=0" in await answer_to(streams[0], b"get=1\n\n"), "now the second one is the most silent"
+        late = await stack.enter_async_context(await connect())
+        assert b"errno=0" in await answer_to(late, b"get=1\n\n")
+        assert await streams[1].receive_some() == b""
+        for stream in (*streams[:1], *streams[2:], late):
+            assert b"errno=0" in await answer_to(stream, b"get=1\n\n")
+
+
+async def test_sixty_four_who_never_say_a_word_do_not_keep_the_next_one_waiting(tmp_path: Path, device: Device) -> None:
+    async with serving(tmp_path / "wg0.sock", device) as connect, contextlib.AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(await connect()) for _ in range(64)]
+        for _ in range(70):
+            async with await connect() as stream:
+                assert b"errno=0" in await answer_to(stream, b"get=1\n\n")
+        assert await silent[0].receive_some() == b""
+
+
+async def test_what_fails_while_it_is_asked_costs_that_answer_only(
+    tmp_path: Path, device: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Protocol notes 3.1: in the backlog, not with a closed connection."""
-    autojump_clock.autojump_threshold = 0.05
-    async with serving(tmp_path / "wg0.sock", device) as connect:
-        streams = []
-        for _ in range(64):
-            streams.append(await connect())
-            assert b"errno=0" in await answer_to(streams[-1], b"get=1\n\n")
-        async with await connect() as late:
-            with trio.move_on_after(1) as waiting:
-                await answer_to(late, b"get=1\n\n")
-            assert waiting.cancelled_caught
-            await streams.pop().aclose()
-            assert b"errno=0" in await late.receive_some()
-        for stream in streams:
-            await stream.aclose()
+    async with serving(tmp_path / "wg0.sock", device) as connect, await connect() as stream:
+        for problem, number in [(DeviceError(errno.EPIPE, "a worker has ended"), 5), (RuntimeError("a bug"), 55)]:
+            device.asking_fails = problem
+            assert await answer_to(stream, b"get=1\n\n") == f"errno={number}\n\n".encode()
+        device.asking_fails = None
+        assert b"listen_port=1234" in await answer_to(stream, b"get=1\n\n")
+    assert len(caplog.records) == 2
 
 
 # --- the path --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
@@ -14,8 +14,10 @@ import trio.testing
 from wgpy.config import InterfaceConfig, PeerConfig
 from wgpy.errors import LocalProtocolError
 from wgpy.keys import PrivateKey
+from wgpy.protocol.events import SilenceEnded
 from wgpy.runtime.streams import NetStream
 from wgpy.runtime.tunnel import Tunnel, open_tunnel
+from wgpy.wire import ip
 
 HUB, EDGE, OTHER = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
@@ -150,3 +152,24 @@ async def test_an_idle_realm_costs_no_task_and_little_memory() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert octets / 200 < 24_000
+
+
+async def test_each_stack_hears_of_the_end_of_its_own_peer_s_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a peer that was unreachable and is not any more, the connections to its addresses resume, and no others."""
+    async with open_hub() as hub:
+        realms = [hub.add_realm([f"{HUB}/24"]) for _ in range(2)]
+        async with open_edge(hub, realms[0]) as edge, open_edge(hub, realms[1]):
+            heard: dict[Tunnel, list[Callable[[bytes], bool]]] = {tunnel: [] for tunnel in (hub, edge, *realms)}
+            for tunnel, resumed in heard.items():
+                stack = tunnel.net._device.stack
+                monkeypatch.setattr(stack, "resume", lambda leads_to, now, resumed=resumed: resumed.append(leads_to))
+            for tunnel in (hub, edge):
+                [peer] = list(tunnel.device.engine._peers.values())[:1]
+                tunnel.device._publish([SilenceEnded(peer.public_key)])
+            [leads_to] = heard[realms[0]]
+            assert leads_to(ip.from_text(EDGE))
+            assert not leads_to(ip.from_text(OTHER))
+            assert not heard[realms[1]]
+            assert all(not leads_to(ip.from_text(EDGE)) for leads_to in heard[hub]), "another network"
+            [leads_to] = heard[edge]
+            assert leads_to(ip.from_text(HUB))

@@ -380,3 +380,18 @@ def test_r16_sockets_are_bound_to_an_interface_and_move_with_it() -> None:
 def test_r16_an_interface_that_is_not_there_is_named() -> None:
     with pytest.raises(DeviceError, match="there is no interface 'wan77' to bind to"):
         UdpSockets(interface="wan77")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("mark", [1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_every_mark_of_32_bits_is_taken_at_the_start_and_later(mark: int) -> None:
+    made = UdpSockets(fwmark=mark)
+    try:
+        found = [struct.unpack("=I", one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, 4))[0] for one in made]
+        assert set(found) == {mark}
+        made.set_fwmark(0)
+        made.set_fwmark(mark)
+        found = [struct.unpack("=I", one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, 4))[0] for one in made]
+        assert set(found) == {mark}
+    finally:
+        made.close()

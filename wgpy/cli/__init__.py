@@ -32,6 +32,7 @@ environment:
   WG_KEYLOG_FILE=PATH                  append handshake secrets, for Wireshark
   WGPY_TUN_OFFLOAD=0, WGPY_TUN_GRO=0, WGPY_UDP_GSO=0, WGPY_UDP_GRO=0
                                        switch an offload off
+  WGPY_ECN=0                           keep congestion marks and DSCP on their side of the tunnel
   WGPY_WORKERS=N                       like --workers
   WGPY_PROFILE=1                       say at the end where the time went
 """

@@ -1,6 +1,6 @@
 """Congestion marks that cross from the outer header to the inner one, when a tunnel ends.
 
-Source: RFC 6040, section 4.2.
+Source: RFC 6040, section 4.2; Linux drivers/net/wireguard/receive.c.
 """
 
 from __future__ import annotations
@@ -21,33 +21,21 @@ _ECT_0: Final = 0b10
 _CE: Final = 0b11
 
 
-def decapsulate(slab: Slab, outer: int) -> tuple[list[Slab], int]:
+def decapsulate(slab: Slab, outer: int) -> None:
     """Carry an outer mark over to every packet of the slab.
 
-    Args:
-        slab: opened, without padding.
-        outer: ECN bits of the outer header, ECT(1) or CE: the others change nothing.
+    A packet that cannot carry a mark (Not-ECT) stays as it is. RFC 6040 would drop it under an outer CE, but it left
+    the other end in an outer packet that could carry none either: whoever marked that one marks everything, and
+    dropping would take the tunnel away. The Linux driver delivers it too.
 
-    Returns:
-        The packets to deliver, and how many must be dropped: they cannot say what happened to them.
+    Args:
+        slab: opened, without padding; marked in place.
+        outer: ECN bits of the outer header, ECT(1) or CE: the others change nothing.
     """
-    kept: list[Slab] = []
-    lost = 0
-    is_running = False
-    for row, packet in enumerate(slab):
+    for packet in slab:
         inner = ip.traffic_class(packet) & 0b11
-        if outer == _CE and inner == _NOT_ECT:
-            lost += 1
-            is_running = False
-            continue
-        if outer == _CE or (outer == _ECT_1 and inner == _ECT_0):
+        if (outer == _CE and inner != _NOT_ECT) or (outer == _ECT_1 and inner == _ECT_0):
             _mark(packet, outer)
-        if is_running:
-            kept[-1] = slab.part(row - kept[-1].count, kept[-1].count + 1)
-        else:
-            kept.append(slab.part(row, 1))
-            is_running = True
-    return kept, lost
 
 
 def _mark(packet: memoryview, ecn: int) -> None:

@@ -23,6 +23,8 @@ BLACK_HOLE_TIMEOUTS: Final = 2
 RTO_INITIAL: Final = 1.0
 RTO_MIN: Final = 0.2  # L; RFC 6298 2.4 says 1 s, of a time of coarse clocks and of ACKs delayed by 500 ms
 RTO_MAX: Final = 120.0  # L
+# The way to a peer opened again: its connections try in turn, so that they do not close it (a thousand a second).
+RESUME_SPACING: Final = 0.001
 RTO_AFTER_SYN_LOSS: Final = 3.0  # RFC 6298 5.7
 CLOCK_GRANULARITY: Final = 0.001
 SYN_RETRIES: Final = 6  # L: tcp_syn_retries

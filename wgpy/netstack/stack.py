@@ -497,6 +497,16 @@ class Stack:
         """Whether connections that their owner has closed still have something to deliver, if only a FIN."""
         return any(conn.is_orphan and conn.state is not State.FIN_WAIT_2 for conn in self._tcp.flows.values())
 
+    def resume(self, leads_to: Callable[[bytes], bool], now: float) -> None:
+        """The way to some addresses is open again: whoever waits for a timer that outages made long tries at once.
+
+        Args:
+            leads_to: whether it is the way to an address, 4 or 16 octets.
+            now: the time.
+        """
+        self._now = now
+        self._tcp.resume(leads_to, now)
+
     def set_mtu(self, mtu: int) -> None:
         """The greatest packet from now on."""
         self.mtu = mtu

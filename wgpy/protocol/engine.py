@@ -232,7 +232,7 @@ class Engine:
         answer = icmp.host_unreachable(bytes(next(iter(slab))))
         if answer is not None:
             self._icmp_credit -= 1
-            self._deliver(Slab.of_packet(answer, self._shared.mtu), realm)
+            self._deliver(Slab.of_packet(answer, len(answer)), realm)  # nobody seals it: no padding
 
     def refusal(self, destination: bytes, realm: Realm | None = None) -> DropReason | None:
         """Why a packet for an address would be refused whatever the session; None when it would not.
@@ -247,6 +247,11 @@ class Engine:
         if peer is None:
             return DropReason.NO_PEER_FOR_DESTINATION
         return DropReason.NO_ENDPOINT if peer.endpoint is None else None
+
+    def owner_of(self, address: bytes, realm: Realm | None = None) -> PublicKey | None:
+        """The peer whose AllowedIPs hold an address, 4 or 16 octets; None when nobody's do."""
+        peer = (realm or self._realm).allowed_ips.lookup(address)
+        return None if peer is None else peer.public_key
 
     def may_send(self, destination: bytes, now: float, realm: Realm | None = None) -> bool:
         """Whether a packet for an address would leave at once; if not, a handshake is under way now.
@@ -382,13 +387,8 @@ class Engine:
                 continue
             peer.rx_bytes += group.octets
             if outer_ecn in _ECN_OF_INTEREST and self._shared.copies_ecn:
-                marked, lost = ecn.decapsulate(group.slab, outer_ecn)
-                for slab in marked:
-                    self._deliver(slab, realm)
-                if lost:
-                    peer.drop(DropReason.INNER_ECN, lost)
-            else:
-                self._deliver(group.slab, realm)
+                ecn.decapsulate(group.slab, outer_ecn)
+            self._deliver(group.slab, realm)
 
     def _deliver(self, slab: Slab, realm: Realm) -> None:
         realm.inbox.append(slab)

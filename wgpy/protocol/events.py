@@ -16,6 +16,7 @@ __all__ = [
     "HandshakeGaveUp",
     "InitiationReceived",
     "SessionExpired",
+    "SilenceEnded",
     "UnknownPeer",
 ]
 
@@ -91,6 +92,20 @@ class SessionExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class SilenceEnded:
+    """Something authentic came from a peer that had left our packets or initiations unanswered (whitepaper 6.2).
+
+    The way to it is open again, so whoever waits longer and longer between attempts may try at once.
+
+    Example:
+        >>> str(wgpy.SilenceEnded(wgpy.PublicKey(bytes(32))).peer)[:4]
+        'AAAA'
+    """
+
+    peer: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointChanged:
     """An authenticated datagram came from a new place: the peer roamed (whitepaper 2.1).
 
@@ -123,5 +138,11 @@ class UnknownPeer:
 
 
 Event: TypeAlias = (
-    HandshakeCompleted | HandshakeGaveUp | InitiationReceived | SessionExpired | EndpointChanged | UnknownPeer
+    HandshakeCompleted
+    | HandshakeGaveUp
+    | InitiationReceived
+    | SessionExpired
+    | SilenceEnded
+    | EndpointChanged
+    | UnknownPeer
 )

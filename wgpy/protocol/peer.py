@@ -35,6 +35,7 @@ from wgpy.protocol.events import (
     HandshakeGaveUp,
     InitiationReceived,
     SessionExpired,
+    SilenceEnded,
 )
 from wgpy.protocol.shared import largest_datagram
 from wgpy.protocol.staging import StagedPackets
@@ -66,7 +67,7 @@ class Peer:
         preshared_key: 32 octets, zeros for none; read when a response is made or consumed (trap T27).
         endpoint: where it is, None if not known yet.
         local: the local address and interface that it last reached us on, None to let the system choose.
-        pins_endpoint: its endpoint never moves (library option).
+        pins_endpoint: its endpoint never moves once it is known (library option).
         staged: packets that wait for a session.
         timers: its deadlines.
         slots: its keypairs.
@@ -79,6 +80,7 @@ class Peer:
         "_handshake_gate",
         "_initiation",
         "_initiation_accepted_at",
+        "_is_unanswered",
         "_jitter",
         "_last_handshake_time",
         "_last_received_at",
@@ -125,6 +127,7 @@ class Peer:
         self._jitter = 0.0
         self._last_handshake_time = 0.0
         self._last_received_at: float | None = None
+        self._is_unanswered = False
         self._static_static: bytes | None = None
         self.identity_changed(shared.private_key)
 
@@ -228,8 +231,11 @@ class Peer:
     def initiate(self, now: float, *, is_retry: bool = False) -> None:
         """Send a new initiation, unless one left within REKEY_TIMEOUT or there is nobody to send it as or to.
 
-        Every one is new: ephemeral key, index and timestamp; the responder refuses a copy (trap T24).
+        Every one is new: ephemeral key, index and timestamp; the responder refuses a copy (trap T24). Whoever asks for
+        one that is no retry still wants the peer, so the count towards giving up starts again, sent or not.
         """
+        if not is_retry:
+            self.timers.attempts = 0
         shared = self._shared
         private_key, endpoint, static_static = shared.private_key, self.endpoint, self._static_static
         if private_key is None or endpoint is None or static_static is None or not shared.is_up:
@@ -425,12 +431,15 @@ class Peer:
     def _authenticated(self, remote: Endpoint, local: object | None, octets: int, now: float) -> None:
         self.rx_bytes += octets
         self._last_received_at = now
-        if not self.pins_endpoint:
+        if not self.pins_endpoint or self.endpoint is None:
             # Identity first: the sockets hand out one object per address.
             if remote is not self.endpoint and remote != self.endpoint:
                 self.endpoint = remote
                 self._shared.events.append(EndpointChanged(self.public_key, remote))
             self.local = local
+        if self._is_unanswered:
+            self._is_unanswered = False
+            self._shared.events.append(SilenceEnded(self.public_key))
         self.timers.authenticated_received(now)
 
     # --- timers ------------------------------------------------------------------------------------------------------
@@ -448,11 +457,12 @@ class Peer:
                     self.local = None
                     self.initiate(now, is_retry=True)
                 case Due.GIVE_UP:
+                    self._is_unanswered = True
                     self.staged.flush()
                     self._shared.events.append(HandshakeGaveUp(self.public_key))
                 case Due.NEW_HANDSHAKE:
+                    self._is_unanswered = True
                     self.local = None
-                    self.timers.attempts = 0
                     self.initiate(now)
                 case Due.KEEPALIVE | Due.PERSISTENT_KEEPALIVE:
                     self.send_keepalive(now)
@@ -542,7 +552,7 @@ class Peer:
             tx_bytes=self.tx_bytes,
             rx_bytes=self.rx_bytes,
             staged_packets=self.staged.count,
-            handshake_attempts=self.timers.attempts,
+            handshake_attempts=max(0, self.timers.unanswered - 1),
             has_session=current is not None and current.may_send(now, 1),
             drops=dict(self._drops or {}),
         )

@@ -29,7 +29,7 @@ class PeerStatistics:
         tx_bytes: octets of UDP payload sent to it.
         rx_bytes: octets of UDP payload accepted from it.
         staged_packets: waiting for a session.
-        handshake_attempts: retries of the handshake in progress.
+        handshake_attempts: initiations without an answer in a row, the first one left out.
         has_session: a keypair exists on which we may send.
         drops: packets refused from or for this peer, by reason.
 

@@ -49,7 +49,8 @@ class PeerTimers:
     """Deadlines of one peer.
 
     Attributes:
-        attempts: retries of the handshake in progress; 0 for one that is not itself a retry.
+        attempts: retries since anybody wanted the peer; more than so many are too many.
+        unanswered: initiations that left since a handshake completed.
         persistent_interval: seconds, 0 when off.
     """
 
@@ -62,12 +63,14 @@ class PeerTimers:
         "persistent_interval",
         "retransmit_at",
         "session_expires_at",
+        "unanswered",
         "zero_keys_at",
     )
 
     def __init__(self) -> None:
         """Start with nothing running."""
         self.attempts = 0
+        self.unanswered = 0
         self.persistent_interval = 0
         self.persistent_at = NEVER
         self.zero_keys_at = NEVER
@@ -82,12 +85,13 @@ class PeerTimers:
     def handshake_initiated(self, now: float, jitter: float, *, is_retry: bool) -> None:
         """An initiation left. `jitter` keeps two ends that started together from colliding for ever (6.1)."""
         self.attempts = self.attempts + 1 if is_retry else 0
+        self.unanswered += 1
         self.retransmit_at = now + REKEY_TIMEOUT + jitter
 
     def handshake_completed(self) -> None:
         """A response was accepted, or the first data confirmed a session that we answered."""
         self.retransmit_at = NEVER
-        self.attempts = 0
+        self.attempts = self.unanswered = 0
 
     def session_created(self, now: float) -> None:
         """A keypair took a slot."""
@@ -142,7 +146,7 @@ class PeerTimers:
         self.retransmit_at = self.keepalive_at = self.new_handshake_at = NEVER
         self.zero_keys_at = self.persistent_at = self.session_expires_at = NEVER
         self.needs_another_keepalive = False
-        self.attempts = 0
+        self.attempts = self.unanswered = 0
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,15 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from wgpy.errors import ConfigError, DeviceError
 from wgpy.uapi import BadRequest, DeviceState, DeviceUpdate, GetRequest, RequestReader, format_errno, format_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["SOCKET_DIRECTORY", "ControlSocket", "Controlled", "converse", "path_of"]
 
@@ -125,36 +128,63 @@ class ControlSocket:
     async def serve(self, device: Controlled) -> None:
         """Answer clients until cancelled."""
         listener = trio.socket.from_stdlib_socket(self._listener)
-        # When all are taken, who comes next waits in the backlog.
-        slots = trio.Semaphore(_MOST_CLIENTS)
+        # Those who have been silent for longest first.
+        clients: dict[trio.CancelScope, None] = {}
         async with trio.open_nursery() as nursery:
             while True:
-                await slots.acquire()
                 try:
                     client, _ = await listener.accept()
                 except OSError as problem:
-                    slots.release()
                     _log.warning("cannot accept a control connection: %s", problem)
                     await trio.sleep(0.1)  # out of descriptors: some will be closed
                     continue
-                nursery.start_soon(_serve_client, client, device, slots)
+                if len(clients) >= _MOST_CLIENTS:
+                    silent = next(iter(clients))
+                    del clients[silent]
+                    silent.cancel()
+                    _log.info("more than %d control clients: the one that was silent for longest goes", _MOST_CLIENTS)
+                scope = trio.CancelScope()
+                clients[scope] = None
+                nursery.start_soon(_serve_client, client, device, scope, clients)
 
 
-async def _serve_client(client: trio.socket.SocketType, device: Controlled, slots: trio.Semaphore) -> None:
+async def _serve_client(
+    client: trio.socket.SocketType,
+    device: Controlled,
+    scope: trio.CancelScope,
+    clients: dict[trio.CancelScope, None],
+) -> None:
+    def heard() -> None:
+        if scope in clients:  # not sent away meanwhile
+            del clients[scope]
+            clients[scope] = None
+
     try:
-        with client, contextlib.suppress(OSError):
-            if not await converse(client, device):
+        with scope, client, contextlib.suppress(OSError):
+            if not await converse(client, device, heard):
                 _log.warning("a control client stood still for %d s: disconnected", _PATIENCE)
+    except Exception:
+        # One client, one victim: the tunnel and the others go on.
+        _log.exception("a control connection ended by a defect; please report this")
     finally:
-        slots.release()
+        clients.pop(scope, None)
 
 
-async def converse(client: trio.socket.SocketType, device: Controlled) -> bool:
-    """Answer one client until it closes. False if it stood still for too long."""
+async def converse(
+    client: trio.socket.SocketType, device: Controlled, heard: Callable[[], None] = lambda: None
+) -> bool:
+    """Answer one client until it closes. False if it stood still for too long.
+
+    Args:
+        client: connected.
+        device: asked.
+        heard: called whenever the client says something.
+    """
     reader = RequestReader()
     while True:
         with trio.move_on_after(math.inf if reader.is_idle else _PATIENCE) as patience:
             octets = await client.recv(_RECEIVE_SIZE)
+        heard()
         if patience.cancelled_caught:
             return False
         if not octets:
@@ -175,27 +205,27 @@ def _answer(request: GetRequest | DeviceUpdate | BadRequest, device: Controlled)
 
 
 def _octets_of(request: GetRequest | DeviceUpdate | BadRequest, device: Controlled) -> bytes:
-    match request:
-        case GetRequest():
-            return b"".join(format_state(device.state()))
-        case BadRequest():
-            if request.is_silent:
-                return b""
-            _log.info("bad control request: %s", request.reason)
-            return format_errno(request.errno, is_set=request.is_set)
+    if isinstance(request, BadRequest):
+        if request.is_silent:
+            return b""
+        _log.info("bad control request: %s", request.reason)
+        return format_errno(request.errno, is_set=request.is_set)
+    is_set = not isinstance(request, GetRequest)
     try:
+        if isinstance(request, GetRequest):
+            return b"".join(format_state(device.state()))
         device.apply(request)
     except DeviceError as problem:
         _log.error("%s", problem)
-        return format_errno(errno.EADDRINUSE, is_set=True)
+        return format_errno(errno.EADDRINUSE if is_set else errno.EIO, is_set=is_set)
     except ConfigError as problem:
         _log.error("%s", problem)
-        return format_errno(errno.EINVAL, is_set=True)
+        return format_errno(errno.EINVAL, is_set=is_set)
     except Exception:
         # Whatever it is, the tunnel and the other clients go on; the operator gets the whole story in the log.
         _log.exception("a control request failed")
-        return format_errno(errno.ENOANO, is_set=True)
-    return format_errno(0, is_set=True)
+        return format_errno(errno.ENOANO, is_set=is_set)
+    return format_errno(0, is_set=is_set)
 
 
 def _inode_of(path: Path) -> tuple[int, int] | None:

@@ -54,8 +54,8 @@ def run_daemon(
     Args:
         name: of the interface.
         foreground: do not fork.
-        environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE, WGPY_WORKERS, WGPY_PROFILE and the offload
-            switches.
+        environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE, WGPY_WORKERS, WGPY_PROFILE, WGPY_ECN and the
+            offload switches.
         config: keys, peers, addresses and routes to start with, endpoints resolved; without, the interface is down and
             knows nobody.
 
@@ -82,6 +82,7 @@ def run_daemon(
             keylog=_open_keylog(environment),
             groups=_allows("WGPY_UDP_GSO", environment),
             coalesces=_allows("WGPY_UDP_GRO", environment),
+            copies_ecn=_allows("WGPY_ECN", environment),
             is_profiled=environment.get("WGPY_PROFILE") == "1",
         )
         tuns = [tun]
@@ -112,7 +113,13 @@ def _hold_alone(plan: Plan, tun: LinuxTun, udp: UdpSockets, control: ControlSock
     if profile is not None:
         profile.install()
     engine = Engine(
-        plan.config, random=world.random, wall_clock=world.wall_clock, keylog=plan.keylog, mtu=tun.mtu, is_up=False
+        plan.config,
+        random=world.random,
+        wall_clock=world.wall_clock,
+        keylog=plan.keylog,
+        mtu=tun.mtu,
+        is_up=False,
+        copies_ecn=plan.copies_ecn,
     )
     loop = HostLoop()
     loop.run(_hold, Device(engine, tun, udp, loop=loop), tun, control)

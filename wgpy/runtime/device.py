@@ -180,7 +180,10 @@ class Device:
     async def _read_mesh(self, mesh: Mesh) -> None:
         while True:
             await self._loop.serve(mesh.fileno(), functools.partial(self._take_forwards, mesh))
+            # Another worker may have heard sooner that the link is up.
             await self._catch_up()
+            if not self.engine.is_up:
+                self._receive_forwards(mesh)  # and be refused: the interface is down indeed
 
     async def _run_timer(self) -> None:
         offset = world.wall_clock() - world.boot_time()
@@ -244,6 +247,9 @@ class Device:
 
     def _take_forwards(self, mesh: Mesh) -> bool:
         """Take what came to other workers; False when the task must wait before the next call."""
+        return self.engine.is_up and self._receive_forwards(mesh)
+
+    def _receive_forwards(self, mesh: Mesh) -> bool:
         now = self._now()
         for forward in mesh.receive():
             self.engine.take_forward(forward, now)

@@ -156,6 +156,12 @@ class NetDevice:
         """
         self._fetch()
 
+    def resume(self, leads_to: Callable[[bytes], bool]) -> None:
+        """See `Stack.resume`."""
+        if not self._is_closed:
+            self.stack.resume(leads_to, world.now())
+            self._fetch()
+
     def check_open(self) -> None:
         """Whether the tunnel is there.
 

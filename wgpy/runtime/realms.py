@@ -16,7 +16,7 @@ from wgpy.netstack.emission import Emission
 from wgpy.netstack.icmp import Icmp
 from wgpy.netstack.stack import Stack
 from wgpy.protocol.deadlines import DeadlineHeap
-from wgpy.protocol.events import UnknownPeer
+from wgpy.protocol.events import SilenceEnded, UnknownPeer
 from wgpy.protocol.realm import Realm
 from wgpy.runtime import world
 from wgpy.runtime.net import Net
@@ -26,13 +26,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wgpy.dataplane.slab import Slab
+    from wgpy.protocol.engine import Engine
     from wgpy.protocol.events import Event
     from wgpy.runtime.device import Device
 
-__all__ = ["RealmDevice", "Realms"]
+__all__ = ["RealmDevice", "Realms", "follow"]
 
 # A suspended machine stops trio's clock, not that of the stacks.
 _LONGEST_SLEEP: Final = 20.0
+
+
+def follow(event: Event, packets: NetDevice, engine: Engine, realm: Realm | None = None) -> None:
+    """Let the stack of a realm follow what happened to a peer of it: a session that came or went, a way that opened."""
+    packets.changed()
+    if isinstance(event, SilenceEnded):
+        packets.resume(lambda address: engine.owner_of(address, realm) == event.peer)
 
 
 class RealmDevice(NetDevice):
@@ -122,7 +130,7 @@ class Realms:
         if self._device_of and not isinstance(event, UnknownPeer):
             realm = self._device.engine.realm_of(event.peer)
             if realm is not None:
-                self.has_output(self._device_of[realm])
+                follow(event, self._device_of[realm], self._device.engine, realm)
 
     # --- the two tasks -----------------------------------------------------------------------------------------------
 

@@ -90,6 +90,10 @@ async def _move(device: Device, peer: PeerConfig, before: Endpoint | None) -> No
 
 
 def _resolve(name: Endpoint) -> Endpoint:
-    found = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG)
+    try:
+        found = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG)
+    except UnicodeError:
+        # A label beyond 63 octets, as the codec for international names says it.
+        raise OSError(0, "no resolver takes this name") from None
     host, port = found[0][4][:2]
     return Endpoint(str(host), int(port))

@@ -10,6 +10,7 @@ of it is closed at the end, however it ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import logging
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.net import Net
 from wgpy.runtime.netdevice import NetDevice
-from wgpy.runtime.realms import Realms
+from wgpy.runtime.realms import Realms, follow
 from wgpy.runtime.resolving import resolve_again, resolve_endpoints
 from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
@@ -126,6 +127,7 @@ async def open_tunnel(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = False,
+    copies_ecn: bool = True,
 ) -> AsyncIterator[Tunnel]:
     r"""Hold a tunnel whose packets end in this process: no TUN interface, no privilege, no change to the system.
 
@@ -137,6 +139,7 @@ async def open_tunnel(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         ConfigError: there is no address, or an endpoint's name has none.
@@ -162,13 +165,20 @@ async def open_tunnel(
     stack = Stack(addresses=addresses, mtu=mtu, random=world.random)
     icmp = Icmp(stack, random=world.random)
     packets = NetDevice("netstack", stack)
-    opened = open_device(config, packets, keylog=keylog, interface=interface, resolves_again=resolves_again)
+    opened = open_device(
+        config,
+        packets,
+        keylog=keylog,
+        interface=interface,
+        resolves_again=resolves_again,
+        copies_ecn=copies_ecn,
+    )
     async with opened as device:
         stack.may_send = device.engine.may_send
         device.last_packets = packets.last_batch
         realms = Realms(device)
         # A session that came or went changes what the tunnel will carry.
-        device.watchers += [lambda _: packets.changed(), realms.changed]
+        device.watchers += [functools.partial(follow, packets=packets, engine=device.engine), realms.changed]
         net = Net(
             packets,
             icmp,
@@ -208,6 +218,7 @@ async def open_device(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = False,
+    copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Run a tunnel over any packet device: the door for stacks and tests of your own.
 
@@ -217,6 +228,7 @@ async def open_device(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         DeviceError: the port is taken, the mark not allowed, or there is no such interface.
@@ -234,7 +246,14 @@ async def open_device(
     with contextlib.ExitStack() as undo:
         undo.callback(packets.close)
         resolved = await resolve_endpoints(config)
-        engine = Engine(resolved, random=world.random, wall_clock=world.wall_clock, keylog=keylog, mtu=packets.mtu)
+        engine = Engine(
+            resolved,
+            random=world.random,
+            wall_clock=world.wall_clock,
+            keylog=keylog,
+            mtu=packets.mtu,
+            copies_ecn=copies_ecn,
+        )
         udp = UdpSockets(config.listen_port, fwmark=config.fwmark, interface=interface)
         undo.pop_all()
     device = Device(engine, packets, udp)
@@ -272,6 +291,7 @@ async def open_interface(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = False,
+    copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Hold a TUN interface with the addresses, MTU and routes of the configuration (needs CAP_NET_ADMIN).
 
@@ -284,6 +304,7 @@ async def open_interface(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         DeviceError: no TUN, no permission, the name or the port is taken.
@@ -301,7 +322,9 @@ async def open_interface(
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     tun.on_warning = _log.warning
-    opened = open_device(config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again)
+    opened = open_device(
+        config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again, copies_ecn=copies_ecn
+    )
     async with opened as device:
         with address_link(tun.index, config), _unwrapped():
             async with trio.open_nursery() as nursery:

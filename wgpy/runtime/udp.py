@@ -38,6 +38,8 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 _IP_MTU, _IPV6_MTU = 14, 24
 _PMTUDISC_DONT: Final = 0
+# All 32 bits of a mark are the operator's; as a number, Python would take 31.
+_MARK: Final = struct.Struct("=I")
 _BUFFER_SIZE: Final = 7 * 2**20
 _PORT_RETRIES: Final = 100
 # Receives drained before anything is opened: numpy and the cipher are paid once for all of them.
@@ -390,11 +392,11 @@ class UdpSockets:
         Raises:
             DeviceError: not permitted; nothing has changed then.
         """
-        done: list[tuple[UdpSocket, int]] = []
+        done: list[tuple[UdpSocket, bytes]] = []
         try:
             for one in self:
-                before = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
-                one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+                before = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.size)
+                one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(fwmark))
                 done.append((one, before))
         except OSError as error:
             for one, before in done:
@@ -525,7 +527,7 @@ def _bind(version: int, port: int, fwmark: int, interface: str | None, *, shares
             if shares:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if fwmark:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(fwmark))
             if interface is not None:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             bound.bind(("", port) if version == 4 else ("::", port))

@@ -62,6 +62,7 @@ class Plan(NamedTuple):
         keylog: called with one line per handshake secret.
         groups: use UDP_SEGMENT where it works.
         coalesces: use UDP_GRO where it works.
+        copies_ecn: see `Engine`.
         is_profiled: print where the time went at the end.
     """
 
@@ -69,6 +70,7 @@ class Plan(NamedTuple):
     keylog: Callable[[str], None] | None
     groups: bool
     coalesces: bool
+    copies_ecn: bool
     is_profiled: bool
 
 
@@ -275,6 +277,7 @@ def _work(
             keylog=plan.keylog,
             mtu=tun.mtu,
             is_up=False,
+            copies_ecn=plan.copies_ecn,
             shard=shard,
         )
         loop = HostLoop()

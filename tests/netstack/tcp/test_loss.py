@@ -3,6 +3,7 @@
 import pytest
 
 from wgpy.netstack.tcp.cubic import Cubic
+from wgpy.netstack.tcp.keepalive import Keepalive
 from wgpy.netstack.tcp.scoreboard import Run, Scoreboard
 from wgpy.testing.script import Script
 
@@ -521,3 +522,84 @@ def test_full_segments_that_vanish_make_smaller_ones():
     script.sent.clear()
     script.sleep(10)
     assert [len(sent.payload) for sent in script.sent[:5]] == [1380, 1220, 1220, 1200, 1200]
+
+
+# --- the way is open again -------------------------------------------------------------------------------------------
+
+
+def everywhere(address):
+    return True
+
+
+def test_a_timer_that_outages_made_long_fires_at_once_when_the_way_is_open_again():
+    script = Script()
+    connection = script.open()
+    connection.write(b"a line", script.now)
+    script.expect("PA", payload=b"a line")
+    script.sleep(100)
+    tried = len(script.sent)
+    script.sent.clear()
+    script.stack.resume(lambda address: False, script.now)
+    script.sleep(0)
+    script.expect_nothing()
+    script.stack.resume(everywhere, script.now)
+    script.sleep(0)
+    script.expect("PA", payload=b"a line")
+    script.expect_nothing()
+    assert tried > 5
+    # What the outage counted is forgotten, and so is its pace.
+    script.sleep(3)
+    assert len(script.sent) >= 3
+    script.inject("A", seq=1, ack=7)
+    assert connection.is_established
+
+
+def test_who_waits_for_nothing_long_is_left_alone():
+    script = Script()
+    connection = script.open()
+    script.stack.resume(everywhere, script.now)
+    connection.write(b"a line", script.now)
+    script.expect("PA", payload=b"a line")
+    script.stack.resume(everywhere, script.now)
+    script.expect_nothing()
+
+
+def test_a_syn_is_sent_again_at_once_when_the_way_is_open_again():
+    script = Script()
+    script.connect()
+    script.expect("S")
+    script.sleep(20)
+    script.sent.clear()
+    script.stack.resume(everywhere, script.now)
+    script.sleep(0)
+    script.expect("S")
+    script.inject("SA", seq=0, ack=1)
+    script.expect("A", seq=1, ack=1)
+
+
+def test_a_closed_window_is_asked_about_at_once_when_the_way_is_open_again():
+    script = Script()
+    connection = script.open()
+    script.inject("A", seq=1, ack=1, window=0)
+    connection.write(b"a line", script.now)
+    script.sleep(100)
+    script.sent.clear()
+    script.stack.resume(everywhere, script.now)
+    script.sleep(0)
+    script.expect("A", seq=0, length=0)
+    script.inject("A", seq=1, ack=1)
+    script.expect("PA", payload=b"a line")
+
+
+def test_a_keepalive_that_was_not_answered_is_asked_again_when_the_way_is_open_again():
+    script = Script()
+    connection = script.open()
+    connection.set_keepalive(Keepalive(idle=5, interval=10, probes=3), script.now)
+    script.sleep(26)
+    assert len(script.sent) == 3
+    script.sent.clear()
+    script.stack.resume(everywhere, script.now)
+    script.sleep(0)
+    script.expect("A", seq=0, length=0)
+    script.sleep(25)
+    assert connection.is_established, "two more were asked, and three may be"

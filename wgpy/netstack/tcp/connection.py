@@ -547,6 +547,18 @@ class TcpConnection:
         """When the next keepalive probe is due."""
         return self._keepalive_at
 
+    @property
+    def is_backed_off(self) -> bool:
+        """Whether it waits longer and longer between attempts to be heard."""
+        sender = self.sender
+        return bool(sender.retries or sender.persist_backoff or self._keepalive_sent) and not self.is_closed
+
+    def resume_keepalive(self, moment: float) -> None:
+        """What was asked in vain does not count, and is asked again at a moment."""
+        if self._keepalive_sent:
+            self._keepalive_sent = 0
+            self._keepalive_at = min(self._keepalive_at, moment)
+
     def note_keepalive(self, now: float, interval: float) -> int:
         """A probe is due; says how many were sent before without an answer."""
         self._keepalive_sent += 1

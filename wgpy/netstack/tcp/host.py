@@ -17,6 +17,7 @@ from wgpy.netstack.constants import (
     RECEIVE_BUFFER_MAX,
     RESETS_BURST,
     RESETS_PER_SECOND,
+    RESUME_SPACING,
     SEND_BUFFER_MAX,
     STACK_BUFFERS,
     SYN_QUEUE,
@@ -473,6 +474,14 @@ class TcpHost:
     def fire(self, conn: TcpConnection, now: float) -> None:
         """A deadline of a connection has come."""
         timers.fire(conn, now)
+
+    def resume(self, leads_to: Callable[[bytes], bool], now: float) -> None:
+        """See `Stack.resume`."""
+        moment = now
+        for conn in self.flows.values():
+            if conn.is_backed_off and leads_to(conn.headers.destination):
+                timers.resume(conn, moment)
+                moment += RESUME_SPACING
 
     # --- the path ----------------------------------------------------------------------------------------------------
 

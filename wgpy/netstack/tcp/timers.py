@@ -27,7 +27,7 @@ from wgpy.wire import tcp
 if TYPE_CHECKING:
     from wgpy.netstack.tcp.connection import TcpConnection
 
-__all__ = ["fire"]
+__all__ = ["fire", "resume"]
 
 
 def fire(conn: TcpConnection, now: float) -> None:
@@ -63,6 +63,19 @@ def fire(conn: TcpConnection, now: float) -> None:
         _keep_alive(conn, now)
     if not conn.is_closed:
         conn.settle(now)
+
+
+def resume(conn: TcpConnection, moment: float) -> None:
+    """Let the timers that were backed off fire at a moment, and forget what they counted.
+
+    The path was closed and is open again, and what got lost until then says nothing about it. The window stays what the
+    timeout made of it (RFC 5681 3.1).
+    """
+    sender = conn.sender
+    sender.retries = sender.persist_backoff = conn.trip.backoff = 0
+    sender.timer_at = min(sender.timer_at, moment)
+    conn.resume_keepalive(moment)
+    conn.host.watch(conn)
 
 
 def _time_out(conn: TcpConnection, now: float) -> None:
