@@ -41,6 +41,7 @@ from hub_server.domain.headers import (
     upgrade_untrusted,
 )
 from hub_server.domain.records import ProxyGrant, ProxyRecord
+from hub_server.http import HungUp
 from hub_server.nursery import unwrapped
 from hub_server.upstream import EdgeFault, Upstream
 from hub_server.wire import Wire
@@ -76,10 +77,6 @@ class Refusal(HubError):
 
 
 class _BodyTooLarge(Exception):
-    pass
-
-
-class _HungUp(Exception):
     pass
 
 
@@ -149,7 +146,8 @@ class KubeProxy:
         """One request."""
         if scope["type"] not in ("http", "websocket"):
             return
-        asked = _Asked(secrets.token_hex(8), self._wall_clock(), trio.current_time())
+        request_id = scope.get("state", {}).get("request_id") or secrets.token_hex(8)
+        asked = _Asked(request_id, self._wall_clock(), trio.current_time())
         answer = _Answering(send, "websocket.http.response" if scope["type"] == "websocket" else "http.response")
         try:
             await self._serve(scope, receive, answer, asked)
@@ -170,7 +168,7 @@ class KubeProxy:
             asked.status, asked.reason = 413, "RequestEntityTooLarge"
             text = f"a request body has at most {self._limits.request_body} octets"
             await answer.refuse(asked, asked.reason, text, [(b"connection", b"close")])
-        except _HungUp:
+        except HungUp:
             asked.reason = asked.reason or "ClientGone"
         except EdgeFault as fault:
             asked.reason = "EdgeFault"
@@ -243,6 +241,8 @@ class KubeProxy:
                     asked.octets_out += len(piece)
                     await answer.piece(piece)
                 await answer.end()
+        except HungUp:  # an OSError that has nothing to do with the cluster
+            raise
         except OSError as problem:
             text = f"cluster {asked.cluster_id} cannot be reached through its tunnel: {problem.strerror or problem}"
             raise Refusal(502, text, "ServiceUnavailable") from None
@@ -352,7 +352,7 @@ class _Body:
         while True:
             message = await self._receive()
             if message["type"] != "http.request":
-                raise _HungUp
+                raise HungUp
             piece = message.get("body", b"")
             self._asked.octets_in += len(piece)
             if self._asked.octets_in > self._most:
@@ -367,13 +367,13 @@ class _Body:
         """Wait until who asked hangs up.
 
         Raises:
-            _HungUp: they did.
+            HungUp: they did.
         """
         await self._is_read.wait()
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise _HungUp
+                raise HungUp
 
 
 def _token_of(headers: list[tuple[bytes, bytes]]) -> str:

@@ -31,17 +31,20 @@ What an application may rely on, beyond ASGI 3 (spec version 2.5):
   answered with its own status.
 """
 
-from hub_server.http.connection import Application, Service, problem_document
-from hub_server.http.exchange import HungUp
+from hub_server.http.connection import Application, Explain, Scope, Service, problem_document
+from hub_server.http.exchange import HungUp, Message
 from hub_server.http.limits import Limits, places, raise_descriptor_limit
 from hub_server.http.room import Room
 from hub_server.http.server import Server, Statistics
 
 __all__ = [
     "Application",
+    "Explain",
     "HungUp",
     "Limits",
+    "Message",
     "Room",
+    "Scope",
     "Server",
     "Service",
     "Statistics",

@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection: requests in turn, each given to the application; what it must refuse itself, it refuses.
 
-    octets -> h11 -> head (request.py) -> Exchange or WebSocket -> the application -> settle -> the next head, or the end
+    octets -> h11 -> head (request.py) -> Exchange or WebSocket -> application -> settle -> the next head, or the end
 
 A fresh h11 machine reads each request, so that nothing of one can be left over in the next. One task reads and writes a
 connection, or the application's own in its place; nobody closes it while they do.
@@ -25,8 +25,8 @@ from hub_server import supervise
 from hub_server.domain.errors import HubError
 from hub_server.http.chatter import Chatter
 from hub_server.http.exchange import Exchange, HungUp, Message, date_now, reason_of
-from hub_server.http.limits import HEAD, Limits
-from hub_server.http.request import Head, Refused, read_head_untrusted, scope_of, wants_websocket_untrusted
+from hub_server.http.limits import HEAD, READ, Limits
+from hub_server.http.request import Refused, read_head_untrusted, scope_of, wants_websocket_untrusted, without_quotes
 from hub_server.http.room import Place
 from hub_server.http.transport import why_tls_failed
 from hub_server.http.websocket import WebSocket
@@ -39,18 +39,21 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[
     [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
-# The scope where there is one, status, detail, request id -> content type and body of a refusal.
-Explain: TypeAlias = Callable[[Scope | None, int, str, str], tuple[str, bytes]]
+# The scope where there is one, status, detail, request id -> fields and body of a refusal.
+Explain: TypeAlias = Callable[[Scope | None, int, str, str], tuple[list[tuple[bytes, bytes]], bytes]]
 Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 _GONE: Final = (HungUp, ClientDisconnect)
 _BROKEN: Final = "the hub made a mistake; its log has more under this id"
 
 
-def problem_document(scope: Scope | None, status: int, detail: str, request_id: str) -> tuple[str, bytes]:
+def problem_document(
+    scope: Scope | None, status: int, detail: str, request_id: str
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """A refusal as RFC 9457 has it."""
     document = {"type": "about:blank", "title": reason_of(status).decode(), "status": status, "detail": detail}
-    return "application/problem+json", json.dumps({**document, "request_id": request_id}).encode()
+    fields = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
+    return fields, json.dumps({**document, "request_id": request_id}).encode()
 
 
 @dataclass(slots=True)
@@ -112,6 +115,7 @@ class Connection:
         self.is_broken = self.lingers = False
         self._ahead = b""
         self._is_at_end = False
+        self._method = b""
         self._is_new = True
         self._writing = trio.Lock()
 
@@ -141,7 +145,7 @@ class Connection:
         data = b""
         try:
             with trio.fail_after(seconds):
-                data = bytes(await self._stream.receive_some())
+                data = bytes(await self._stream.receive_some(READ))
         except trio.BrokenResourceError as problem:
             if isinstance(problem.__cause__, ssl.SSLError) and (why := why_tls_failed(problem))[1]:
                 self.note(*why)
@@ -180,6 +184,7 @@ class Connection:
             request = await self._next_request()
             if request is None:
                 return False
+            self._method = request.method
             self.place.work()
             head = read_head_untrusted(request)
             is_websocket = wants_websocket_untrusted(head)
@@ -207,6 +212,7 @@ class Connection:
         self.place.wait()
         limits = self.service.limits
         http = self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
+        self._method = b""
         has_begun, deadline = False, trio.current_time() + (limits.head if self._is_new else limits.idle)
         data, self._ahead, self._is_new = self._ahead, b"", False
         while True:
@@ -248,7 +254,7 @@ class Connection:
             status = problem.error_status_hint
             if status == 431 and b"\n" not in http.trailing_data[0]:
                 status = 414
-            raise Refused(status, str(problem)) from None
+            raise Refused(status, without_quotes(problem)) from None
         return event if isinstance(event, h11.Request) else None
 
     async def _run(
@@ -311,18 +317,13 @@ class Connection:
         if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.is_broken = True
             return
-        kind, body = self.service.explain(scope, refused.status, refused.detail, request_id)
-        fields = [
-            (b"date", date_now(self.service.wall_clock())),
-            (b"x-request-id", request_id.encode()),
-            *refused.fields,
-        ]
-        fields += [(b"connection", b"close"), (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
-        if refused.status != 204:
-            fields += [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+        fields, body = self.service.explain(scope, refused.status, refused.detail, request_id)
+        fields = [*fields, (b"content-length", b"%d" % len(body))] if refused.status != 204 else []
+        fields += [(b"date", date_now(self.service.wall_clock())), (b"x-request-id", request_id.encode())]
+        fields += [*refused.fields, (b"connection", b"close")]
         response = h11.Response(status_code=refused.status, headers=fields, reason=reason_of(refused.status))
         octets = http.send(response)
-        if refused.status != 204 and (scope is None or scope["method"] != "HEAD"):
+        if refused.status != 204 and self._method != b"HEAD":
             octets += http.send(h11.Data(data=body))
         self.lingers = True
         await self.write(octets)
@@ -334,8 +335,7 @@ class Connection:
             await socket.finish(has_failed=failure is not None)
             return False
         if socket.is_denied:
-            await self.refuse(
-                Refused(403, "there is no WebSocket at this address"), scope, scope["state"]["request_id"]
-            )
+            denial = Refused(403, "there is no WebSocket at this address")
+            await self.refuse(denial, scope, scope["state"]["request_id"])
             return False
         return await self._settle(scope, exchange, failure)

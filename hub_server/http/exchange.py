@@ -1,5 +1,4 @@
-"""One request and its answer, as ASGI: `receive` reads no faster than the application, `send` writes no faster than
-the client.
+"""One request and its answer, as ASGI: neither runs ahead of who takes it, application or client.
 
 Nothing reads in the background: the connection is read by whoever waits in `receive`, so a hang-up is seen by an
 application that listens for it and by nobody else. What a client sends ahead of its turn stays where it is.
@@ -19,7 +18,7 @@ import h11
 import trio
 
 from hub_server.http.limits import READ
-from hub_server.http.request import Head, Refused
+from hub_server.http.request import Head, Refused, without_quotes
 
 if TYPE_CHECKING:
     from hub_server.http.connection import Connection
@@ -91,9 +90,7 @@ class Exchange:
     # --- receive -----------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """The next piece of the body; after the last one `http.disconnect`, when the client hangs up before the answer
-        is complete, and nothing otherwise.
-        """
+        """The next piece of the body; after the last, `http.disconnect` if the client hangs up on an open answer."""
         async with self._reading:
             if not self._is_read and not self.is_gone and (message := await self._piece()) is not None:
                 return message
@@ -120,7 +117,7 @@ class Exchange:
         try:
             return self._events.popleft() if self._events else self._pulled()
         except h11.RemoteProtocolError as problem:
-            self._give_up(Refused(400, f"the body is malformed: {problem}"))
+            self._give_up(Refused(400, f"the body is malformed: {without_quotes(problem)}"))
             return None
 
     def _pulled(self) -> h11.Event | None:

@@ -1,4 +1,4 @@
-"""The head of a request as h11 read it -> an ASGI scope, or a refusal. RFC 9112 where there is a choice: the strict one.
+"""The head of a request as h11 read it -> an ASGI scope, or a refusal. RFC 9112, by its stricter choices.
 
 What an intermediary could read otherwise than we do is refused rather than guessed at: two framings at once, two hosts,
 a target that is none of the four forms.
@@ -15,14 +15,24 @@ from urllib.parse import unquote
 
 import h11
 
-from hub_server.http.limits import TARGET
+from hub_server.http.limits import HEAD, TARGET
 
-__all__ = ["Head", "Refused", "read_head_untrusted", "scope_of", "wants_websocket_untrusted"]
+__all__ = ["Head", "Refused", "read_head_untrusted", "scope_of", "wants_websocket_untrusted", "without_quotes"]
 
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _NUL: Final = re.compile(rb"%00")
+_VERSION: Final = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"), (b"connection", b"upgrade"))
 _ALLOW: Final = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+
+
+# h11 quotes what it was sent, which may be a secret: what it says about it comes before.
+_QUOTED: Final = re.compile(r": |\(|bytearray|b['\"]")
+
+
+def without_quotes(problem: h11.ProtocolError) -> str:
+    """What h11 says, without the octets it says it about."""
+    return _QUOTED.split(str(problem), maxsplit=1)[0].strip() or "it is malformed"
 
 
 class Refused(Exception):
@@ -70,6 +80,8 @@ def read_head_untrusted(request: h11.Request) -> Head:
     hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
         raise Refused(400, "the Host field is not one host")
+    if sum(len(name) + len(value) + 4 for name, value in fields) > HEAD:
+        raise Refused(431, f"the fields of a request have at most {HEAD} octets")
     if len(request.target) > TARGET:
         raise Refused(414, f"a request target has at most {TARGET} octets")
     path, query, host = _target_untrusted(bytes(request.method), bytes(request.target))
@@ -107,9 +119,7 @@ def wants_websocket_untrusted(head: Head) -> bool:
     if b"websocket" not in _words(head, b"upgrade"):
         return False
     if fields.get(b"sec-websocket-version", b"").strip() != b"13":
-        raise Refused(
-            426, "WebSocket of version 13 only", (b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")
-        )
+        raise Refused(426, "WebSocket of version 13 only", *_VERSION)
     if head.method != "GET" or b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0":
         raise Refused(400, "a WebSocket opens with a GET without a body")
     keys = [value for name, value in head.fields if name == b"sec-websocket-key"]

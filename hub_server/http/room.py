@@ -1,7 +1,7 @@
 """Who may be connected: places in all and for each source, and who has to go when there is none left.
 
-A connection waits for its peer (a handshake, a head, a body, the next request, an answer that nobody takes) or works for
-it. When there is no place for a new one, the one that has waited longest goes: first of the same source, when that has
+A connection waits for its peer (a handshake, a head, a body, the next request, an answer that nobody takes) or works
+for it. When there is no place for a new one, the one that has waited longest goes: of the same source where that has
 its share, otherwise of all. One that works is never thrown out. So a flood finds its own end, and who is slow or silent
 loses before who is served.
 """

@@ -100,14 +100,16 @@ class Server:
             OSError: a listener is gone.
         """
         async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
+            try:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        supervise.start_part(accepting, self._accept, listener, connections)
+                    task_status.started()
+                    await stopping.wait()
+                    accepting.cancel_scope.cancel()
+            finally:
                 for listener in listeners:
-                    supervise.start_part(accepting, self._accept, listener, connections)
-                task_status.started()
-                await stopping.wait()
-                accepting.cancel_scope.cancel()
-            for listener in listeners:
-                listener.close()
+                    listener.close()
             self._service.drain()
             connections.cancel_scope.deadline = trio.current_time() + self._drain
 

@@ -1,7 +1,6 @@
 """One socket as a stream: patient with a slow reader, not with one that takes nothing; and how TLS begins on it.
 
-socket -> first octet: a TLS record?  -> handshake -> HTTP/1.1 through TLS
-                       anything else? -> told to use https, or nothing
+The first octet tells who comes: a TLS record shakes hands; plain HTTP is told to use https; anything else gets nothing.
 """
 
 from __future__ import annotations

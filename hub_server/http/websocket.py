@@ -26,7 +26,7 @@ __all__ = ["WebSocket"]
 MESSAGE: Final = 2**20  # octets of one message; kubectl's are of 32 KiB
 PING_EVERY: Final = 20.0  # seconds of silence after which the peer is asked
 _UNANSWERED: Final = 3  # pings
-_TOO_BIG, _FAILED, _NORMAL, _ABNORMAL = 1009, 1011, 1000, 1006  # RFC 6455 section 7.4.1
+_NORMAL, _WRONG, _ABNORMAL, _TOO_BIG, _FAILED = 1000, 1002, 1006, 1009, 1011  # RFC 6455 section 7.4.1
 
 
 class WebSocket:
@@ -90,15 +90,15 @@ class WebSocket:
                 if isinstance(event, Ping):
                     await self._say(event.response())
                 elif isinstance(event, CloseConnection):
-                    if frames.state is ConnectionState.REMOTE_CLOSING:
+                    # The peer's, or wsproto's own when a frame breaks the rules: either is said back.
+                    if frames.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.OPEN):
                         await self._say(event.response())
                     self._end(event.code, event.reason or "")
                 elif isinstance(event, TextMessage | BytesMessage) and (whole := await self._joined(event)) is not None:
                     return whole
         except RemoteProtocolError as problem:
-            hint = problem.event_hint if isinstance(problem.event_hint, CloseConnection) else CloseConnection(1002)
-            await self._say(hint)
-            self._end(hint.code, str(problem))
+            await self._say(CloseConnection(_WRONG))
+            self._end(_WRONG, str(problem))
         return None
 
     async def _joined(self, event: TextMessage | BytesMessage) -> Message | None:
