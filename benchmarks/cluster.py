@@ -229,6 +229,8 @@ class Cluster:
             await call.send(200, fixed)
         elif call.path.endswith("/selfsubjectaccessreviews") and call.method == "POST":
             await self._review(call)
+        elif call.path.endswith("/selfsubjectrulesreviews") and call.method == "POST":
+            await call.send(201, _RULES)
         elif call.path.endswith("/log"):
             await self._log(call)
         else:
@@ -250,6 +252,11 @@ class Cluster:
                     for group, one in zip(groups, found, strict=True)
                 ],
             }
+        if path == "/openapi/v3":
+            paths = sorted({kind.path for kind in KINDS})
+            return {"paths": {one[1:]: {"serverRelativeURL": f"/openapi/v3{one}"} for one in paths}}
+        if path.startswith("/openapi/v3/"):
+            return _openapi([kind for kind in KINDS if kind.path == path.removeprefix("/openapi/v3")])
         mine = [kind for kind in KINDS if kind.path == path]
         if not mine:
             return None
@@ -477,6 +484,59 @@ def _is_selected(one: dict[str, Any], words: dict[str, str]) -> bool:
         if found != value.lstrip("="):
             return False
     return True
+
+
+# What the demonstration may do, for `auth can-i --list`.
+_RULES: Final = {
+    "apiVersion": "authorization.k8s.io/v1",
+    "kind": "SelfSubjectRulesReview",
+    "metadata": {},
+    "spec": {},
+    "status": {
+        "incomplete": False,
+        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/version"]}],
+        "resourceRules": [
+            {"verbs": list(_READ), "apiGroups": [kind.group], "resources": [kind.plural], "resourceNames": []}
+            for kind in KINDS
+        ],
+    },
+}
+_TEXTS: Final = {
+    "apiVersion": ("string", "The version of this representation of an object."),
+    "kind": ("string", "The kind of this object."),
+    "metadata": ("object", "Standard metadata of the object: its name, namespace and labels."),
+    "spec": ("object", "What is wanted of the object."),
+    "status": ("object", "What was seen of the object."),
+}
+
+
+def _openapi(kinds: list[Kind]) -> dict[str, Any] | None:
+    """As much of a group's OpenAPI document as `kubectl explain` reads."""
+    if not kinds:
+        return None
+    fields = {name: {"type": kind, "description": text} for name, (kind, text) in _TEXTS.items()}
+    schemas = {
+        f"io.k8s.api.{kind.group.partition('.')[0] or 'core'}.{kind.version}.{kind.name}": {
+            "description": f"{kind.name} is a kind of object that the demonstration knows.",
+            "type": "object",
+            "properties": fields,
+            "x-kubernetes-group-version-kind": [{"group": kind.group, "version": kind.version, "kind": kind.name}],
+        }
+        for kind in kinds
+    }
+    paths = {
+        f"{kind.path}/{'namespaces/{namespace}/' if kind.namespaced else ''}{kind.plural}": {
+            "get": {
+                "x-kubernetes-action": "list",
+                "x-kubernetes-group-version-kind": {
+                    "group": kind.group, "version": kind.version, "kind": kind.name,
+                },
+            }
+        }
+        for kind in kinds
+    }  # fmt: skip
+    info = {"title": "demonstration", "version": VERSION}
+    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
 
 
 def _table(kind: Kind, objects: list[dict[str, Any]]) -> dict[str, Any]:

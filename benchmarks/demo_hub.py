@@ -16,6 +16,7 @@ import contextlib
 import http.cookiejar
 import json
 import os
+import secrets
 import shutil
 import signal
 import ssl
@@ -113,7 +114,13 @@ class Operator:
         form = urllib.parse.urlencode({"email": email, "password": password}).encode()
         with self._opener.open(f"{self._url}/sign-in", form, timeout=30):
             pass
-        self.csrf = self.call("GET", "/v1/me")["csrf"]
+        me = self.call("GET", "/v1/me")
+        self.csrf = me["csrf"]
+        if me["must_change_password"]:
+            own = f"demo {secrets.token_hex(8)}"
+            self.call("POST", "/v1/auth/password", old=password, new=own)
+            password = own
+        self.password = password
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         """One call of the API."""
@@ -223,7 +230,7 @@ def running(folder: Path, *, quiet: bool = False) -> Iterator[tuple[str, str, st
         say(f"  {job.stdout.strip()}")
         start("edge", "edge_agent", "run", *edge)
         _wait_for_connection(operator, invite["cluster_id"], children, say)
-        yield ready["url"], ready["admin_email"], ready["admin_password"], operator, invite["cluster_id"], children
+        yield ready["url"], ready["admin_email"], operator.password, operator, invite["cluster_id"], children
     finally:
         for child in reversed(children):
             child.end()

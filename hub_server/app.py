@@ -33,6 +33,7 @@ from hub_server.control import serve_control
 from hub_server.door import Door, application, explaining, limits_of
 from hub_server.keyfiles import ensure_secret, lock_folder
 from hub_server.kubeproxy import KubeProxy
+from hub_server.rooms import USUAL, Limits, Share
 from hub_server.services import Services, build
 from hub_server.services.core import Core
 from hub_server.services.joining import Joining
@@ -175,8 +176,12 @@ async def _running(
             nursery, "push of a configuration", control.config_changed, cluster_id, victim=cluster_id
         )
         supervise.start_kept(nursery, "jobs", jobs.run_jobs, core)
+        supervise.start_kept(nursery, "grounds of streams", core.grounds.run)
         supervise.start_kept(nursery, "audit of requests", services.kubectl.write_records)
-        proxy = KubeProxy(wire, services.kubectl.authorize, services.kubectl.record, wall_clock=core.now)
+        kubectl = services.kubectl
+        proxy = KubeProxy(
+            wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
+        )
         server = _server(core, services, site(core, joining, services), proxy, context)
         shutdown, drained = trio.Event(), trio.Event()
 
@@ -200,12 +205,29 @@ def _server(
     most = settings.connections or http.places(http.raise_descriptor_limit())
     room = http.Room(most, settings.connections_per_source or max(1, most // 4), settings.trusted_proxies)
     service = http.Service(
-        Door(pages, kubectl, frozenset(settings.trusted_proxies)),
+        Door(pages, kubectl, frozenset(settings.trusted_proxies), settings.public_url),
         limits_of(settings),
         explaining(services),
         core.now,
     )
     return http.Server(service, room, context=context, drain=settings.drain)
+
+
+def _limits(settings: Settings) -> Limits:
+    """How many requests of kubectl may be open at once."""
+    return Limits(
+        request_body=USUAL.request_body,
+        requests=Share(
+            settings.kubectl_requests_per_user,
+            settings.kubectl_requests_per_user_cluster,
+            settings.kubectl_requests_per_cluster,
+        ),
+        watches=Share(
+            settings.kubectl_watches_per_user,
+            settings.kubectl_watches_per_user_cluster,
+            settings.kubectl_watches_per_cluster,
+        ),
+    )
 
 
 def _bracketed(host: str) -> str:

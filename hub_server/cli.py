@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it failed (the line says why), 2 a setting or argument is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import ssl
@@ -27,6 +28,7 @@ examples:
   daalu-hub serve --data /var/lib/daalu-hub --public-url https://hub.example.com \\
       --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
   daalu-hub create-admin ada@example.com                 another administrator, with a password printed once
+  daalu-hub deactivate-account bob@example.com           ends his sessions, kubeconfigs and tokens at once
   daalu-hub settings                                     every setting: file, environment, flag, default
 """
 _SETTINGS_HELP: Final = "settings (also DAALU_HUB_<NAME>, or a key of --config FILE; flags win)"
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", argument_default=argparse.SUPPRESS
         )
-        if name == "create-admin":
+        if name in ("create-admin", "deactivate-account", "activate-account"):
             command.add_argument("email", help="e-mail address, which is the name to sign in with")
         if name in ("serve", "verify-audit"):
             command.add_argument("--json", action="store_true", help="say what happened as one JSON object per line")
@@ -198,6 +200,31 @@ def _create_admin(flags: dict[str, Any]) -> int:
     return _on_store(flags, work)
 
 
+def _set_active(flags: dict[str, Any], active: bool) -> int:
+    email = flags.pop("email")
+
+    def work(settings: Settings) -> int:
+        from hub_server.app import open_store
+        from hub_server.services.people import set_account_active
+
+        database, _ = open_store(settings)
+        with contextlib.closing(database):
+            set_account_active(database, email, active, now=time.time())
+        ended = "is nobody here any more: sessions, kubeconfigs and tokens have ended"
+        print(f"{email} {'may sign in again' if active else ended}")
+        return 0
+
+    return _on_store(flags, work)
+
+
+def _deactivate(flags: dict[str, Any]) -> int:
+    return _set_active(flags, active=False)
+
+
+def _activate(flags: dict[str, Any]) -> int:
+    return _set_active(flags, active=True)
+
+
 def _verify_audit(flags: dict[str, Any]) -> int:
     as_json = flags.pop("json", False)
 
@@ -234,6 +261,8 @@ _COMMANDS: Final[dict[str, tuple[Callable[[dict[str, Any]], int], str]]] = {
     "serve": (_serve, "run the hub"),
     "migrate": (_migrate, "bring the database to the newest schema and end"),
     "create-admin": (_create_admin, "make an administrator, or give one a new password"),
+    "deactivate-account": (_deactivate, "let somebody do nothing more here, at once"),
+    "activate-account": (_activate, "let somebody who was deactivated sign in again"),
     "verify-audit": (_verify_audit, "check the hash chains of the audit log"),
     "settings": (_settings, "print every setting as a table"),
 }

@@ -23,6 +23,7 @@ from hub_server.domain import foreign
 from hub_server.domain.errors import HubError
 from hub_server.domain.headers import status_document
 from hub_server.http import Application, Explain, Limits, Message, Scope, problem_document
+from hub_server.misplaced import is_misplaced, serve_hint
 from hub_server.services import Services
 from hub_server.settings import Settings
 from hub_server.web.site import error_page
@@ -42,17 +43,22 @@ _MISTAKE: Final = "the hub made a mistake: its log tells more under the id of th
 class Door:
     """The one HTTPS port: kubectl's requests go to its door as they are, everything else to pages and API."""
 
-    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str]) -> None:
-        """Take the two applications, and the proxies whose word about the visitor's address is taken."""
+    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str], public_url: str) -> None:
+        """Take the two applications, the proxies whose word about the visitor's address is taken, and our own name."""
         self._site = site
         self._kubectl = kubectl
         self._trusted = trusted
+        self._public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         scope["client"] = self._visitor(scope)
-        application = self._kubectl if scope["path"].startswith("/k8s/") else self._site
-        await application(scope, receive, send)
+        if scope["path"].startswith("/k8s/"):
+            await self._kubectl(scope, receive, send)
+        elif is_misplaced(scope):
+            await serve_hint(scope, receive, send, self._public_url)
+        else:
+            await self._site(scope, receive, send)
 
     def _visitor(self, scope: Scope) -> tuple[str, int]:
         """Who is at the other end: of proxies that we trust, the one that none of them is."""

@@ -1,12 +1,12 @@
 """kubectl's door: `/k8s/clusters/<id>/...`, an ASGI application that sends requests through the tunnel.
 
-    ASGI scope -> target and headers (domain.headers) -> authorize -> limits -> Upstream.request -> edge -> API server
-    answer     <- allow-list of headers               <- pieces as they come, each sent before the next is taken
+    ASGI scope -> target, headers (domain.headers) -> authorize -> rooms, grounds -> Upstream -> edge -> API server
+    answer     <- allow-list of headers            <- pieces as they come, each sent before the next is taken
 
 A slow reader holds up its own request and nothing else; a reader that hangs up ends the request at the edge at once.
-Whatever is refused is answered as a Kubernetes `Status`, which kubectl prints. Redirects are not followed. An answer
-that breaks off is broken off here too (the server below must speak HTTP/1.1, where that shows), never ended as if it
-were whole.
+Whatever is refused is answered as a Kubernetes `Status`, which kubectl prints, after the rest of the request was taken.
+Redirects are not followed. An answer that breaks off, whoever broke it, is broken off here too (the server below must
+speak HTTP/1.1, where that shows), never ended as if it were whole: kubectl then lists again.
 
 Seam: upgrades to WebSocket (exec, attach, port-forward) arrive as scopes of type `websocket`; they are authorized like
 every request and then refused as not available yet. Their relay will stand beside `_relay`.
@@ -18,16 +18,14 @@ import json
 import re
 import secrets
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import trio
 
 from hub_server import supervise
-from hub_server.domain.errors import HubError, TooMany
+from hub_server.domain.errors import HubError
 from hub_server.domain.headers import (
     Impersonating,
     KubeRequest,
@@ -36,23 +34,19 @@ from hub_server.domain.headers import (
     content_length_untrusted,
     describe,
     request_untrusted,
-    status_document,
     target_untrusted,
     upgrade_untrusted,
 )
 from hub_server.domain.records import ProxyGrant, ProxyRecord
-from hub_server.http import HungUp
+from hub_server.domain.roles import Right
+from hub_server.exchange import Answering, Body, BodyTooLarge, HungUp, Receive, Scope, Send
+from hub_server.grounds import Ground, Grounds
 from hub_server.nursery import unwrapped
-from hub_server.upstream import EdgeFault, Upstream
+from hub_server.rooms import USUAL, Limits, Rooms
+from hub_server.upstream import Answer, EdgeFault, Upstream
 from hub_server.wire import Wire
 
-__all__ = ["Authorize", "KubeProxy", "Limits", "Refusal", "identity_fields"]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-# cluster id, bearer token, method, path below the cluster; raises `Refusal` or any other HubError.
-Authorize: TypeAlias = Callable[[str, str, str, str], Awaitable[ProxyGrant]]
+__all__ = ["Asking", "Authorize", "KubeProxy", "Refusal", "identity_fields"]
 
 _PREFIX: Final = re.compile(rb"/k8s/clusters/([0-9A-Za-z_-]{1,64})(/[^?#]*)?")
 _BEARER: Final = re.compile(rb"[Bb]earer +([0-9A-Za-z._~+/=-]{1,512})")
@@ -62,9 +56,18 @@ _REASONS: Final = {
     413: "RequestEntityTooLarge", 429: "TooManyRequests", 501: "MethodNotAllowed", 502: "ServiceUnavailable",
     503: "ServiceUnavailable",
 }  # fmt: skip
+_CLOSE: Final = (b"connection", b"close")
 _SPDY: Final = "streaming through Daalu needs kubectl 1.31 or newer"
 _NOT_YET: Final = "exec, attach, cp and port-forward through Daalu are not available in this release"
 _AS: Final = "acting as somebody else (--as, --as-group, Impersonate-*) is not possible through Daalu"
+_SECRETS: Final = (
+    b'299 - "Secrets are not among the default read rights of a cluster behind Daalu, and helm keeps its releases in '
+    b"them: an admin of the cluster can grant them per namespace (page RBAC of this cluster, Custom rows), never those "
+    b'of the namespace of daalu-edge itself"'
+)
+# kubectl falls back from a refused WebSocket to SPDY at once.
+_FALLS_BACK_WITHIN: Final = 60.0
+_REMEMBERED: Final = 1024
 
 
 class Refusal(HubError):
@@ -76,23 +79,28 @@ class Refusal(HubError):
         self.status = status
 
 
-class _BodyTooLarge(Exception):
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one user or one cluster may hold.
+class Asking(NamedTuple):
+    """Who asks for what, before anybody is recognised.
 
     Attributes:
-        request_body: octets.
-        per_user: requests at once, streams among them.
-        per_cluster: likewise.
+        cluster_id: as in the path.
+        token: of the kubeconfig.
+        method: HTTP.
+        path: below the cluster.
+        remote: address it came from.
+        request_id: of the request.
     """
 
-    request_body: int = 3 * 2**20
-    per_user: int = 64
-    per_cluster: int = 512
+    cluster_id: str
+    token: str
+    method: str = "GET"
+    path: str = "/"
+    remote: str = ""
+    request_id: str = ""
+
+
+# Raises `Refusal` or any other HubError.
+Authorize: TypeAlias = Callable[[Asking], Awaitable[ProxyGrant]]
 
 
 @dataclass(slots=True)
@@ -102,12 +110,12 @@ class _Asked:
     id: str
     started: float
     clock: float
+    remote: str
+    method: str
     cluster_id: str = ""
-    method: str = ""
     target: str = ""
     kube: KubeRequest = field(default_factory=lambda: KubeRequest(""))
     grant: ProxyGrant | None = None
-    octets_in: int = 0
     octets_out: int = 0
     status: int = 0
     reason: str | None = None
@@ -121,8 +129,9 @@ class KubeProxy:
         wire: Wire,
         authorize: Authorize,
         record: Callable[[ProxyRecord], None],
+        grounds: Grounds,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = USUAL,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Make one.
@@ -131,56 +140,49 @@ class KubeProxy:
             wire: the tunnels.
             authorize: who asks, and what they may; raises `Refusal` or another HubError.
             record: takes every request for the audit, quickly.
+            grounds: end what is open when its right is gone.
             limits: of users and clusters.
             wall_clock: Unix seconds.
         """
         self._upstream = Upstream(wire)
         self._authorize = authorize
         self._record = record
+        self._grounds = grounds
         self._limits = limits
+        self._rooms = Rooms(limits)
         self._wall_clock = wall_clock
-        self._of_user: Counter[str] = Counter()
-        self._of_cluster: Counter[str] = Counter()
+        # When a WebSocket of a user for a path was refused.
+        self._sockets_refused: dict[tuple[str, str, str], float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] not in ("http", "websocket"):
             return
+        remote = str((scope.get("client") or ("",))[0])
+        now = self._wall_clock()
         request_id = scope.get("state", {}).get("request_id") or secrets.token_hex(8)
-        asked = _Asked(request_id, self._wall_clock(), trio.current_time())
-        answer = _Answering(send, "websocket.http.response" if scope["type"] == "websocket" else "http.response")
-        try:
-            await self._serve(scope, receive, answer, asked)
-        except HubError as refusal:
-            asked.status, asked.reason = refusal.status, refusal.code
-            extra = []
-            if (after := getattr(refusal, "retry_after", None)) is not None:
-                extra.append((b"retry-after", b"%d" % max(1, round(after))))
-            if refusal.status == 401:
-                extra.append((b"www-authenticate", b"Bearer"))
-            word = refusal.code if isinstance(refusal, Refusal) else _REASONS.get(refusal.status, "InternalError")
-            await answer.refuse(asked, word, refusal.detail, extra)
-        except (Malformed, Impersonating) as problem:
-            status, text = (400, str(problem)) if isinstance(problem, Malformed) else (403, _AS)
-            asked.status, asked.reason = status, type(problem).__name__
-            await answer.refuse(asked, _REASONS[status], text, [(b"connection", b"close")])
-        except _BodyTooLarge:
-            asked.status, asked.reason = 413, "RequestEntityTooLarge"
-            text = f"a request body has at most {self._limits.request_body} octets"
-            await answer.refuse(asked, asked.reason, text, [(b"connection", b"close")])
-        except HungUp:
-            asked.reason = asked.reason or "ClientGone"
-        except EdgeFault as fault:
-            asked.reason = "EdgeFault"
-            if not answer.has_begun:
-                asked.status = 502
-            await answer.refuse(asked, "ServiceUnavailable", str(fault), cause="EdgeFault")
-        finally:
-            self._note(asked, "close")
-
-    async def _serve(self, scope: Scope, receive: Receive, answer: _Answering, asked: _Asked) -> None:
-        asked.method = scope.get("method", "GET")
+        asked = _Asked(request_id, now, trio.current_time(), remote, scope.get("method", "GET"))
+        answer = Answering(send, "websocket.http.response" if scope["type"] == "websocket" else "http.response")
         headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        body = Body(receive, self._limits.request_body, is_wanted=scope["type"] == "http" and _has_body(headers))
+        try:
+            await self._serve(scope, headers, body, answer, asked)
+        except HungUp:
+            asked.reason = "ClientGone"
+        except (HubError, Malformed, Impersonating, BodyTooLarge, EdgeFault) as problem:
+            asked.reason = _code_of(problem)
+            if not answer.has_begun:
+                asked.status = _status_of(problem)
+                await self._refuse(problem, headers, body, answer, asked)
+        except BaseException:
+            asked.reason = asked.reason or (None if answer.is_ending else "Stopped")
+            raise
+        finally:
+            self._note(asked, body.octets, "close")
+
+    async def _serve(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], body: Body, answer: Answering, asked: _Asked
+    ) -> None:
         found = _PREFIX.fullmatch(scope.get("raw_path") or b"")
         if found is None:
             raise Malformed("the path is not that of a cluster")
@@ -188,83 +190,104 @@ class KubeProxy:
         asked.target = target_untrusted(found[2] or b"/", scope.get("query_string", b""))
         asked.kube = describe(asked.method, asked.target)
         path = asked.target.partition("?")[0]
-        grant = asked.grant = await self._authorize(asked.cluster_id, _token_of(headers), asked.method, path)
+        asking = Asking(asked.cluster_id, _token_of(headers), asked.method, path, asked.remote, asked.id)
+        grant = asked.grant = await self._authorize(asking)
         fields = request_untrusted(headers)
         length = content_length_untrusted(headers)
         if length is not None and length > self._limits.request_body:
-            raise _BodyTooLarge
-        upgrade = upgrade_untrusted(headers)
+            raise BodyTooLarge
         if asked.kube.needs_stream and not grant.stream:
             raise Refusal(403, f"{asked.kube.resource} through Daalu needs the right `stream`, which you do not have")
-        if upgrade == "spdy":
-            raise Refusal(400, _SPDY)
-        if upgrade != "none" or scope["type"] == "websocket":
-            raise Refusal(501, _NOT_YET) if asked.kube.needs_stream else Malformed("nothing to upgrade to here")
-        fields += [(b"daalu-request-id", asked.id.encode())]
-        fields += identity_fields(grant)
-        has_body = bool(length) or any(name.lower() == b"transfer-encoding" for name, _ in headers)
-        body = _Body(receive, self._limits.request_body, asked, is_wanted=has_body)
-        with self._room(grant), unwrapped():
-            async with trio.open_nursery() as nursery:
-                supervise.start_part(nursery, body.watch)
-                await self._relay(asked, fields, body if has_body else None, length, answer)
-                nursery.cancel_scope.cancel()
+        self._refuse_upgrade(scope, headers, grant, path, asked.kube)
+        fields += [(b"daalu-request-id", asked.id.encode()), *identity_fields(grant)]
+        right = Right.STREAM if asked.kube.needs_stream else Right.KUBECONFIG
+        ground = Ground("kubeconfig", grant.kubeconfig_id, grant.tenant_id, right, grant.cluster_id)
+        send_on = body.send_on if _has_body(headers) else None
+        with self._rooms.room(grant, is_long=asked.kube.is_long), self._grounds.standing_on(ground):
+            with body.scope, unwrapped():
+                async with trio.open_nursery() as nursery:
+                    supervise.start_part(nursery, body.watch, answer)
+                    ask = self._upstream.request(
+                        asked.cluster_id, asked.method, asked.target, fields, send_on, length=length
+                    )
+                    try:
+                        async with ask as edge:
+                            await self._relay(asked, edge, body, answer)
+                    except OSError as problem:
+                        text = f"cluster {asked.cluster_id} cannot be reached through its tunnel"
+                        raise Refusal(502, f"{text}: {problem.strerror or problem}") from None
+                    nursery.cancel_scope.cancel()
+            if body.problem is not None:
+                raise body.problem
 
-    async def _relay(
-        self,
-        asked: _Asked,
-        fields: list[tuple[bytes, bytes]],
-        body: _Body | None,
-        length: int | None,
-        answer: _Answering,
+    async def _relay(self, asked: _Asked, edge: Answer, body: Body, answer: Answering) -> None:
+        if 300 <= edge.status < 400 and edge.status != 304:
+            text = f"the cluster answered with a redirect ({edge.status}), which is not followed"
+            raise Refusal(502, text, "Redirect")
+        if edge.status >= 400:
+            await body.until_read()  # the edge may have answered before it read everything
+        asked.status = edge.status
+        kept = answer_untrusted(edge.fields)
+        if edge.length is not None and edge.status not in (204, 304):
+            kept.append((b"content-length", b"%d" % edge.length))
+        if edge.status == 403 and asked.kube.resource.partition("/")[0] == "secrets":
+            kept.append((b"warning", _SECRETS))
+        await answer.begin(edge.status, [*kept, (b"daalu-request-id", asked.id.encode())])
+        if asked.kube.is_long:
+            self._note(asked, body.octets, "open")
+        while piece := await edge.piece():
+            asked.octets_out += len(piece)
+            await answer.piece(piece)
+        await answer.end()
+
+    def _refuse_upgrade(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], grant: ProxyGrant, path: str, kube: KubeRequest
     ) -> None:
-        ask = self._upstream.request(
-            asked.cluster_id,
-            asked.method,
-            asked.target,
-            fields,
-            None if body is None else body.send_on,
-            length=length,
-        )
-        try:
-            async with ask as edge:
-                asked.status = edge.status
-                if 300 <= edge.status < 400 and edge.status != 304:
-                    raise Refusal(502, "the cluster answered with a redirect, which is not followed", "Redirect")
-                kept = answer_untrusted(edge.fields)
-                if edge.length is not None:
-                    kept.append((b"content-length", b"%d" % edge.length))
-                await answer.begin(edge.status, [*kept, (b"daalu-request-id", asked.id.encode())])
-                if asked.kube.is_long:
-                    self._note(asked, "open")
-                while piece := await edge.piece():
-                    asked.octets_out += len(piece)
-                    await answer.piece(piece)
-                await answer.end()
-        except HungUp:  # an OSError that has nothing to do with the cluster
-            raise
-        except OSError as problem:
-            text = f"cluster {asked.cluster_id} cannot be reached through its tunnel: {problem.strerror or problem}"
-            raise Refusal(502, text, "ServiceUnavailable") from None
+        upgrade = upgrade_untrusted(headers)
+        key, now, refused = (grant.user_id, grant.cluster_id, path), trio.current_time(), self._sockets_refused
+        if upgrade == "spdy":
+            # A newer kubectl tries this where its WebSocket was refused, and prints what it gets here.
+            if now - refused.get(key, -_FALLS_BACK_WITHIN) < _FALLS_BACK_WITHIN:
+                raise Refusal(501, _NOT_YET)
+            raise Refusal(400, _SPDY)
+        if upgrade == "none" and scope["type"] != "websocket":
+            return
+        if not kube.needs_stream:
+            raise Malformed("nothing to upgrade to here")
+        refused.pop(key, None)
+        refused[key] = now
+        if len(refused) > _REMEMBERED:
+            del refused[next(iter(refused))]
+        raise Refusal(501, _NOT_YET)
 
-    @contextmanager
-    def _room(self, grant: ProxyGrant) -> Iterator[None]:
-        user, cluster, limits = grant.user_id, grant.cluster_id, self._limits
-        if self._of_user[user] >= limits.per_user:
-            raise TooMany(f"you have {limits.per_user} requests open already", retry_after=1)
-        if self._of_cluster[cluster] >= limits.per_cluster:
-            raise TooMany(f"this cluster has {limits.per_cluster} requests open already", retry_after=1)
-        self._of_user[user] += 1
-        self._of_cluster[cluster] += 1
+    async def _refuse(
+        self, problem: Exception, headers: list[tuple[bytes, bytes]], body: Body, answer: Answering, asked: _Asked
+    ) -> None:
+        """Answer with a `Status`; first what is left of the request is taken, so that its sender reads the answer."""
+        extra = []
+        expects = any(name.lower() == b"expect" for name, _ in headers)
+        is_malformed = isinstance(problem, Malformed | Impersonating)
+        if expects or is_malformed or not await body.drain():
+            extra.append(_CLOSE)
+        if (after := getattr(problem, "retry_after", None)) is not None:
+            extra.append((b"retry-after", b"%d" % max(1, round(after))))
+        if asked.status == 401:
+            extra.append((b"www-authenticate", b"Bearer"))
+        word = problem.code if isinstance(problem, Refusal) else _REASONS.get(asked.status, "InternalError")
+        text = {
+            Impersonating: _AS,
+            BodyTooLarge: f"a request body has at most {self._limits.request_body} octets",
+        }.get(type(problem), str(problem))
+        cause = "EdgeFault" if isinstance(problem, EdgeFault) else None
+        is_head = asked.method == "HEAD"
         try:
-            yield
-        finally:
-            for counter, key in ((self._of_user, user), (self._of_cluster, cluster)):
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+            await answer.refuse(
+                asked.status, word, text, request_id=asked.id, is_head=is_head, extra=extra, cause=cause
+            )
+        except HungUp:
+            asked.reason = "ClientGone"
 
-    def _note(self, asked: _Asked, phase: Literal["open", "close"]) -> None:
+    def _note(self, asked: _Asked, octets_in: int, phase: Literal["open", "close"]) -> None:
         grant, kube = asked.grant, asked.kube
         path, _, query = asked.target.partition("?")
         self._record(
@@ -283,97 +306,31 @@ class KubeProxy:
                 identity=_user(grant) if grant and grant.identity_mode == "per-user" else "service-account",
                 status=asked.status,
                 reason=asked.reason,
-                octets_in=asked.octets_in,
+                octets_in=octets_in,
                 octets_out=asked.octets_out,
                 started=asked.started,
                 seconds=trio.current_time() - asked.clock,
+                remote=asked.remote,
                 phase=phase,
             )
         )
 
 
-class _Answering:
-    """The answer to who asked, over HTTP or in place of a WebSocket."""
-
-    def __init__(self, send: Send, kind: str) -> None:
-        self._send = send
-        self._kind = kind
-        self.has_begun = False
-
-    async def begin(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
-        self.has_begun = True
-        await self._send({"type": f"{self._kind}.start", "status": status, "headers": fields})
-
-    async def piece(self, octets: bytes) -> None:
-        await self._send({"type": f"{self._kind}.body", "body": octets, "more_body": True})
-
-    async def end(self) -> None:
-        await self._send({"type": f"{self._kind}.body", "body": b"", "more_body": False})
-
-    async def refuse(
-        self,
-        asked: _Asked,
-        reason: str,
-        message: str,
-        extra: list[tuple[bytes, bytes]] | None = None,
-        *,
-        cause: str | None = None,
-    ) -> None:
-        """A `Status` with what is known; nothing when the answer began already: it then breaks off."""
-        if self.has_begun:
-            return
-        document = status_document(asked.status, reason, message, cause=cause)
-        fields = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(document)),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"daalu-request-id", asked.id.encode()),
-        ]
-        await self.begin(asked.status, fields + (extra or []))
-        if asked.method != "HEAD":
-            await self.piece(document)
-        await self.end()
+def _status_of(problem: Exception) -> int:
+    if isinstance(problem, HubError):
+        return problem.status
+    return {Malformed: 400, Impersonating: 403, BodyTooLarge: 413}.get(type(problem), 502)
 
 
-class _Body:
-    """The body of a request as ASGI gives it; and afterwards the news that who asked has hung up."""
+def _code_of(problem: Exception) -> str:
+    if isinstance(problem, HubError):
+        return problem.code
+    return "RequestEntityTooLarge" if isinstance(problem, BodyTooLarge) else type(problem).__name__
 
-    def __init__(self, receive: Receive, most: int, asked: _Asked, *, is_wanted: bool) -> None:
-        self._receive = receive
-        self._most = most
-        self._asked = asked
-        self._is_read = trio.Event()
-        if not is_wanted:
-            self._is_read.set()
 
-    async def send_on(self, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send every piece on before the next is taken."""
-        while True:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                raise HungUp
-            piece = message.get("body", b"")
-            self._asked.octets_in += len(piece)
-            if self._asked.octets_in > self._most:
-                raise _BodyTooLarge
-            if piece:
-                await send(piece)
-            if not message.get("more_body", False):
-                self._is_read.set()
-                return
-
-    async def watch(self) -> None:
-        """Wait until who asked hangs up.
-
-        Raises:
-            HungUp: they did.
-        """
-        await self._is_read.wait()
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise HungUp
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    found = {name.lower(): value for name, value in headers}
+    return b"transfer-encoding" in found or found.get(b"content-length", b"0").strip(b"0 \t") != b""
 
 
 def _token_of(headers: list[tuple[bytes, bytes]]) -> str:

@@ -2,11 +2,14 @@
 
 A connection that served a whole request and its whole answer may serve another one, which saves a round trip; anything
 else is reset. A kept connection that turns out to be dead before a single octet of an answer came is replaced once, if
-the request may be repeated. Everything that comes is hostile: heads are bounded, and so is the time for one.
+the request may be repeated. Everything that comes is hostile, and heads are bounded. Only dialling and sending have a
+time limit: an answer may begin with the first line of a log that comes tomorrow. That the edge is still there all the
+while is known to the connection itself (`Wire.dial`).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,7 +27,7 @@ __all__ = ["Answer", "EdgeFault", "Upstream"]
 
 _READ: Final = 256 * 1024
 _HEAD: Final = 64 * 1024
-_HEAD_WITHIN: Final = 60.0
+_SENT_WITHIN: Final = 60.0
 _KEPT_EACH: Final = 8
 _KEPT_FOR: Final = 60.0
 _INTERIM: Final = 4
@@ -40,16 +43,29 @@ class _Stale(Exception):
 
 
 class _Connection:
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, wire: Wire, stream: Any) -> None:
         self.stream = stream
+        self._wire = wire
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
         self.is_kept = False
         self.kept_at = 0.0
 
     async def send(self, event: h11.Event) -> None:
-        data = self.http.send(event)
-        if data:
-            await self.stream.send_all(data)
+        await self.send_octets(self.http.send(event) or b"")
+
+    async def send_octets(self, data: bytes) -> None:
+        try:
+            with trio.fail_after(_SENT_WITHIN):
+                if data:
+                    await self.stream.send_all(data)
+        except trio.TooSlowError:
+            raise EdgeFault("the edge did not take the request in time") from None
+        except _GONE:
+            raise self.fault() from None
+
+    def fault(self) -> EdgeFault:
+        """That the connection broke, and why."""
+        return EdgeFault(self._wire.why_lost(self.stream))
 
     @property
     def is_whole(self) -> bool:
@@ -73,7 +89,7 @@ class _Connection:
         try:
             self.http.receive_data(await self.stream.receive_some(_READ))
         except _GONE:
-            raise EdgeFault("the connection to the edge was lost") from None
+            raise self.fault() from None
 
     async def next_event(self) -> h11.Event:
         while (event := self.event()) is None:
@@ -186,12 +202,9 @@ class Upstream:
             else:
                 with unwrapped():
                     async with trio.open_nursery() as nursery:
-                        await self._send(connection, request)
+                        await connection.send(request)
                         supervise.start_part(nursery, _send_body, connection, body)
-                        with trio.move_on_after(_HEAD_WITHIN) as patience:
-                            response = await connection.head()
-                        if patience.cancelled_caught:
-                            raise EdgeFault("the edge did not answer in time")
+                        response = await connection.head()
                         yield Answer(connection, response)
                         nursery.cancel_scope.cancel()
             is_whole = connection.is_whole
@@ -214,29 +227,19 @@ class Upstream:
         kept = self._kept[cluster_id]
         while kept:
             connection = kept.pop()
-            if not is_new and trio.current_time() - connection.kept_at < _KEPT_FOR:
+            is_fresh = trio.current_time() - connection.kept_at < _KEPT_FOR
+            if not is_new and is_fresh and self._wire.is_at_rest(connection.stream):
                 return connection
             connection.stream.abort()
-        return _Connection(await self._wire.dial(cluster_id))
-
-    async def _send(self, connection: _Connection, request: h11.Request) -> None:
-        try:
-            await connection.send(request)
-        except _GONE:
-            raise EdgeFault("the connection to the edge was lost") from None
+        return _Connection(self._wire, await self._wire.dial(cluster_id))
 
     async def _ask(self, connection: _Connection, request: h11.Request) -> h11.Response:
         """Send a request without a body and wait for the head of the answer."""
         http = connection.http
         data = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
         try:
-            with trio.fail_after(_HEAD_WITHIN):
-                await connection.stream.send_all(data)
-                return await connection.head()
-        except trio.TooSlowError:
-            raise EdgeFault("the edge did not answer in time") from None
-        except _GONE:
-            problem = EdgeFault("the connection to the edge was lost")
+            await connection.send_octets(data)
+            return await connection.head()
         except EdgeFault as fault:
             problem = fault
         if connection.is_kept and not http.trailing_data[0] and request.method in (b"GET", b"HEAD"):
@@ -248,11 +251,19 @@ class Upstream:
 async def _send_body(
     connection: _Connection, body: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 ) -> None:
-    async def send(piece: bytes) -> None:
-        await connection.send(h11.Data(data=piece))
+    is_wanted = True
 
-    try:
-        await body(send)
-        await connection.send(h11.EndOfMessage())
-    except _GONE:
-        pass  # the answer, or its absence, will say why
+    async def send(piece: bytes) -> None:
+        # The edge may have answered, and hung up, without reading everything: the answer, or its absence, says why.
+        # The rest of the body is taken all the same, so that who sends it comes to read that answer.
+        nonlocal is_wanted
+        if is_wanted:
+            try:
+                await connection.send(h11.Data(data=piece))
+            except EdgeFault:
+                is_wanted = False
+
+    await body(send)
+    if is_wanted:
+        with contextlib.suppress(EdgeFault):
+            await connection.send(h11.EndOfMessage())

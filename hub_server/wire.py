@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import time
 import weakref
@@ -34,6 +35,9 @@ CONNECT_TIMEOUT: Final = 10.0
 _NOBODY: Final = "192.0.0.8/32"
 # Handshakes that the hub starts after a restart: a thousand clusters are called within ten seconds, below 200 a second.
 _CALLS_PER_SECOND: Final = 100
+# An edge that died without a word must end its streams within 15 s.
+_ALIVE: Final = wgpy.Keepalive(idle=5, interval=3, probes=3)
+_LOST: Final = "the connection to the edge was lost"
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +99,10 @@ class Wire:
         self._peers: dict[str, PeerRecord] = {}
         self._by_key: dict[wgpy.PublicKey, str] = {}
         self._by_address: dict[tuple[str, str], str] = {}
-        self._streams: dict[str, weakref.WeakSet[trio.abc.HalfCloseableStream]] = {}
+        # When each stream was opened, and why those that were cut were cut.
+        self._streams: dict[str, weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, float]] = {}
+        self._reasons: weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, str] = weakref.WeakKeyDictionary()
+        self._shaken_at: dict[str, float] = {}
         self._announce, self.new_realms = trio.open_memory_channel[tuple[str, wgpy.Tunnel]](float("inf"))
         tunnel.device.watchers.append(self._happened)
 
@@ -167,7 +174,9 @@ class Wire:
         record = self._peers.pop(cluster_id, None)
         if record is None:
             return
-        self.cut(cluster_id)
+        self.cut(cluster_id, "the cluster was taken off the wire")
+        self._streams.pop(cluster_id, None)
+        self._shaken_at.pop(cluster_id, None)
         public_key = wgpy.PublicKey(record.public_key)
         del self._by_key[public_key]
         for address in (record.address, record.address6):
@@ -193,18 +202,41 @@ class Wire:
             raise _os_error(errno.EHOSTUNREACH, cluster_id)
         _, realm = self._realms[record.tenant_id]
         with trio.move_on_after(timeout):
-            stream = await realm.net.open_tcp_stream(str(record.address), port)
-            if cluster_id not in self._peers:
+            stream = await realm.net.open_tcp_stream(
+                str(record.address), port, keepalive=_ALIVE, user_timeout=_ALIVE.dead_after
+            )
+            now = self._peers.get(cluster_id)
+            if now is None or now.public_key != record.public_key:
                 stream.abort()
                 raise _os_error(errno.EHOSTUNREACH, cluster_id)
-            self._streams.setdefault(cluster_id, weakref.WeakSet()).add(stream)
+            self._streams.setdefault(cluster_id, weakref.WeakKeyDictionary())[stream] = trio.current_time()
             return stream
         raise _os_error(errno.ETIMEDOUT, cluster_id)
 
-    def cut(self, cluster_id: str) -> None:
-        """End every stream that `dial` gave for a cluster; whoever uses one gets trio's ClosedResourceError."""
-        for stream in self._streams.pop(cluster_id, ()):
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
+        """End streams that `dial` gave for a cluster; whoever uses one gets trio's ClosedResourceError.
+
+        Args:
+            cluster_id: whose.
+            why: for `why_lost`.
+            is_restart: the edge was started anew. What was opened after the last handshake is with the new one, for
+                which nothing of an earlier session is good; it stays.
+        """
+        streams = self._streams.setdefault(cluster_id, weakref.WeakKeyDictionary())
+        since = self._shaken_at.get(cluster_id, math.inf) if is_restart else math.inf
+        for stream in [stream for stream, opened_at in streams.items() if opened_at < since]:
+            del streams[stream]
+            self._reasons[stream] = why
             stream.abort()  # type: ignore[attr-defined] # wgpy's streams have it
+
+    def is_at_rest(self, stream: trio.abc.HalfCloseableStream) -> bool:
+        """Whether a stream that nobody uses is still open at both ends, and nothing was said on it."""
+        info = stream.tcp_info()  # type: ignore[attr-defined] # wgpy's streams have it
+        return bool(info.state.name == "ESTABLISHED" and not info.receive_buffered)
+
+    def why_lost(self, stream: trio.abc.HalfCloseableStream) -> str:
+        """Why a stream that broke was cut, for people; that it was lost where nobody cut it."""
+        return self._reasons.get(stream, _LOST)
 
     def cluster_at(self, tenant_id: str, address: str) -> str | None:
         """Whose inner address it is; what arrives from it was sent by the holder of that cluster's key."""
@@ -256,6 +288,8 @@ class Wire:
         cluster_id = self._by_key.get(event.peer)
         if cluster_id is None:
             return
+        if isinstance(event, wgpy.HandshakeCompleted):
+            self._shaken_at[cluster_id] = trio.current_time()
         tell = (
             self._sink.initiation_seen if isinstance(event, wgpy.InitiationReceived) else self._sink.handshake_confirmed
         )

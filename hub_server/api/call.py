@@ -15,18 +15,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
+import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from hub_server.bootstrap import problem
-from hub_server.domain.errors import Conflict, HubError, Invalid, Unauthenticated
+from hub_server.domain import foreign
+from hub_server.domain.errors import HubError, Invalid, Unauthenticated, Unavailable
+from hub_server.domain.foreign import Document, ForeignError, cleaned
 from hub_server.services import Services
+from hub_server.services.core import noting_rights
 from hub_server.services.views import Actor
 from hub_server.web.site import is_from_here
 
 __all__ = ["Call", "Handler", "endpoint"]
 
 _BODY_LIMIT: Final = 256 * 1024
+_VALUES: Final = 20_000
+_LONGEST_TEXT: Final = 8192  # services know more
+_SHIELDED: Final = 60.0  # seconds that a request with an Idempotency-Key goes on without its caller
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
@@ -45,52 +52,44 @@ class Call:
     request: Request
     services: Services
     actor: Actor
-    body: Mapping[str, Any]
+    body: Document
 
     def path(self, name: str) -> str:
         """A part of the path."""
-        return str(self.request.path_params[name])
+        return cleaned(str(self.request.path_params[name]), 200)
 
     def asked(self, name: str) -> str:
         """A parameter of the query, empty without it."""
-        return self.request.query_params.get(name, "").strip()
+        return foreign.text(name, self.request.query_params.get(name, "").strip(), 500)
 
     def limit(self) -> int:
         """How many items a page shall have."""
-        text = self.asked("limit") or "50"
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 500):
-            raise Invalid("limit", "a number from 1 to 500")
-        return int(text)
+        return foreign.digits("limit", self.asked("limit") or "50", 1, 500)
 
     def text(self, name: str, default: str | None = None) -> str:
         """A text field of the body."""
-        value = self.body.get(name, default)
-        if not isinstance(value, str):
-            raise Invalid(name, "expected text" if name in self.body else "missing")
-        return value
+        value = self.body.raw(name) if name in self.body else default
+        # What surrounds a text is not part of it.
+        return foreign.text(name, value.strip() if isinstance(value, str) else value, _LONGEST_TEXT)
 
-    def maybe(self, name: str, kind: type | tuple[type, ...]) -> Any:
-        """A field that may be absent or null."""
-        value = self.body.get(name)
-        if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise Invalid(name, "wrong type")
-        return value
+    def maybe_text(self, name: str) -> str | None:
+        """A text field that may be absent or null."""
+        return None if self.body.raw(name) is None else self.text(name)
+
+    def password(self, name: str) -> str:
+        """A field with a password, which may hold any character."""
+        if (found := self.body.text(name, most=_LONGEST_TEXT)) is None:
+            raise Invalid(name, "missing")
+        return found
 
     def words(self, name: str) -> list[str]:
         """A field with a list of texts; absent means empty."""
-        value = self.body.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise Invalid(name, "expected a list of texts")
-        return value
+        return [foreign.text(f"{name}[{at}]", one, _LONGEST_TEXT) for at, one in enumerate(self.body.list(name))]
 
     def if_match(self) -> int | None:
         """The revision that the caller read; None without the header."""
         text = self.request.headers.get("If-Match", "").strip().removeprefix("W/").strip('"')
-        if not text or text == "*":
-            return None
-        if not (text.isascii() and text.isdigit()):
-            raise Invalid("If-Match", "the ETag of the cluster as it was read")
-        return int(text[:18])
+        return None if text in ("", "*") else foreign.digits("If-Match", text, 0, 2**31)
 
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -131,7 +130,7 @@ def endpoint(services: Services, handler: Handler, status: int) -> Callable[[Req
                 raise Unauthenticated("send `Authorization: Bearer dlp_...`, or sign in")
             if request.method not in _SAFE and actor.kind == "user":
                 _refuse_forged(request, actor)
-            body = {} if request.method in _SAFE else await _body(request)
+            body = Document({}) if request.method in _SAFE else await _body(request)
             call = Call(request, services, actor, body)
             key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
             if key is None:
@@ -149,8 +148,8 @@ def _refuse_forged(request: Request, actor: Actor) -> None:
         raise _Forged("a call by cookie carries the session's X-CSRF-Token, see GET /v1/me")
 
 
-async def _body(request: Request) -> Mapping[str, Any]:
-    octets = b""
+async def _body(request: Request) -> Document:
+    octets = bytearray()
     try:
         async with contextlib.aclosing(request.stream()) as pieces:
             async for piece in pieces:
@@ -160,28 +159,34 @@ async def _body(request: Request) -> Mapping[str, Any]:
     except ClientDisconnect:
         raise _Broken("the request broke off") from None
     if not octets:
-        return {}
+        return Document({})
     try:
-        document = json.loads(octets)
-    except (ValueError, RecursionError):
-        raise _Broken("the body is no JSON") from None
-    if not isinstance(document, dict):
-        raise _Broken("the body is no JSON object")
-    return document
+        return Document.parse(octets, _BODY_LIMIT, values=_VALUES)
+    except ForeignError as error:
+        if error.field:
+            raise
+        raise _Broken(f"the body is no JSON object that is taken here: {error.detail}") from None
 
 
 async def _once(call: Call, key: str, handler: Handler, status: int) -> Response:
-    """Answer a repeat with what was answered first."""
-    if not 0 < len(key) <= 100 or not key.isprintable():
-        raise Invalid("Idempotency-Key", "1 to 100 printable characters")
-    asked = f"{call.request.method} {call.request.url.path}\n{json.dumps(call.body, sort_keys=True)}"
+    """Carry it out once, and answer a repeat with what was answered first."""
+    foreign.text("Idempotency-Key", key, 100, least=1)
+    asked = f"{call.request.method} {call.request.url.path}\n{json.dumps(call.body.raw(), sort_keys=True)}"
     digest = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).digest()
-    idempotence = call.services.idempotence
-    known = await idempotence.find(call.actor, key)
-    if known is not None:
-        if not hmac.compare_digest(known.request_hash, digest):
-            raise Conflict("this Idempotency-Key was used for another request", code="idempotency_mismatch")
-        return Response(known.body, known.status, {"Idempotency-Replayed": "true"}, "application/json")
-    made = answer(await handler(call), status)
-    await idempotence.keep(call.actor, key, digest, made.status_code, bytes(made.body))
-    return made
+    idempotence, actor = call.services.idempotence, call.actor
+    kept = await idempotence.begin(actor, key, digest)
+    if kept is not None:
+        return Response(kept.body, kept.status, {"Idempotency-Replayed": "true"}, "application/json")
+    try:
+        # A caller who hangs up does not undo it: what was begun is ended, and answers the repeat.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _SHIELDED):
+            with noting_rights() as passed:
+                made = answer(await handler(call), status)
+            await idempotence.finish(actor, key, made.status_code, bytes(made.body), passed)
+            return made
+    except HubError:
+        await idempotence.forget(actor, key)  # a refusal changed nothing
+        raise
+    finally:
+        idempotence.broke_off(actor, key)
+    raise Unavailable("it took too long; whether it was carried out is not known", code="idempotency_unknown")

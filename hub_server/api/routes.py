@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 import hub_server
 from hub_server.api.call import Call, Handler, endpoint
+from hub_server.domain import foreign
 from hub_server.domain.errors import Invalid
 from hub_server.domain.reasons import Reason
 from hub_server.domain.roles import Role
@@ -68,7 +69,26 @@ async def me(call: Call) -> Any:
 
 async def reauthenticate(call: Call) -> Any:
     """Type the password again; good for five minutes."""
-    await call.services.accounts.reauthenticate(call.actor, call.text("password"))
+    await call.services.accounts.reauthenticate(call.actor, call.password("password"))
+
+
+async def change_password(call: Call) -> Any:
+    """Set a new password, `old` and `new`; all other sessions end."""
+    await call.services.accounts.change_password(call.actor, call.password("old"), call.password("new"))
+
+
+# --- the whole hub ---------------------------------------------------------------------------------------------------
+
+
+async def list_accounts(call: Call) -> Any:
+    """All accounts of the hub (hub administrator)."""
+    return {"items": await call.services.people.list(call.actor)}
+
+
+async def change_account(call: Call) -> Any:
+    """Deactivate or activate an account: `active` (hub administrator)."""
+    active = foreign.truth("active", call.body.raw("active"))
+    return await call.services.people.set_active(call.actor, call.path("user"), active)
 
 
 # --- clusters --------------------------------------------------------------------------------------------------------
@@ -99,7 +119,7 @@ async def count_clusters(call: Call) -> Any:
 
 async def create_cluster(call: Call) -> Any:
     """Make a row and its first invite; the token is in this answer only."""
-    subnet = call.maybe("subnet_id", str)
+    subnet = call.maybe_text("subnet_id")
     tenant_id = await _tenant(call)
     return await call.services.clusters.create(call.actor, tenant_id, name=call.text("name"), subnet_id=subnet)
 
@@ -116,15 +136,15 @@ async def get_status(call: Call) -> Any:
 
 async def change_cluster(call: Call) -> Any:
     """Change `name`, `keepalive`, `muted_until`, `identity_mode`."""
-    muted = call.maybe("muted_until", (int, float))
+    muted = call.body.raw("muted_until")
     return await call.services.clusters.update(
         call.actor,
         call.path("cluster"),
         if_match=call.if_match(),
-        name=call.maybe("name", str),
-        keepalive=call.maybe("keepalive", int),
-        muted_until=float(muted) if muted is not None else None,
-        identity_mode=call.maybe("identity_mode", str),
+        name=call.maybe_text("name"),
+        keepalive=call.body.integer("keepalive"),
+        muted_until=foreign.time("muted_until", muted) if muted is not None else None,
+        identity_mode=call.maybe_text("identity_mode"),
     )
 
 
@@ -192,11 +212,8 @@ async def list_kubeconfigs(call: Call) -> Any:
 
 async def issue_kubeconfig(call: Call) -> Any:
     """Make a kubeconfig; its token is in this answer only."""
-    ttl = call.maybe("ttl", (int, float))
-    stream = call.maybe("stream", bool)
-    return await call.services.kubectl.issue_kubeconfig(
-        call.actor, call.path("cluster"), ttl=float(ttl) if ttl is not None else None, stream=bool(stream)
-    )
+    ttl, stream = call.body.number("ttl"), call.body.truth("stream")
+    return await call.services.kubectl.issue_kubeconfig(call.actor, call.path("cluster"), ttl=ttl, stream=stream)
 
 
 async def revoke_kubeconfig(call: Call) -> Any:
@@ -211,9 +228,7 @@ async def get_rbac(call: Call) -> Any:
 
 async def make_patch(call: Call) -> Any:
     """The patch for a wish: `presets`, `namespaces`, `custom`."""
-    custom = call.body.get("custom", [])
-    if not isinstance(custom, list) or not all(isinstance(row, dict) for row in custom):
-        raise Invalid("custom", "expected a list of objects")
+    custom = [one.raw() for one in call.body.items("custom")]
     return await call.services.rbac.patch(
         call.actor,
         call.path("cluster"),
@@ -269,13 +284,13 @@ async def add_member(call: Call) -> Any:
 
 async def change_member(call: Call) -> Any:
     """Change role or grant."""
-    role = call.maybe("role", str)
+    role = call.maybe_text("role")
     return await call.services.tenants.update_member(
         call.actor,
         await _tenant(call),
         call.path("user"),
         role=_role(role) if role is not None else None,
-        stream=call.maybe("stream", bool),
+        stream=call.body.truth("stream"),
     )
 
 
@@ -337,14 +352,13 @@ async def list_tokens(call: Call) -> Any:
 
 async def create_token(call: Call) -> Any:
     """Make an API token; its secret is in this answer only."""
-    ttl = call.maybe("ttl", (int, float))
     return await call.services.tokens.create(
         call.actor,
         await _tenant(call),
         name=call.text("name"),
         role=_role(call.text("role")),
         scopes=call.words("scopes"),
-        ttl=float(ttl) if ttl is not None else None,
+        ttl=call.body.number("ttl"),
     )
 
 
@@ -371,6 +385,9 @@ _T: Final = "/v1/tenants/{tenant}"
 ROUTES: Final = (
     Entry("GET", "/v1/me", me),
     Entry("POST", "/v1/auth/reauthenticate", reauthenticate, 204),
+    Entry("POST", "/v1/auth/password", change_password, 204),
+    Entry("GET", "/v1/accounts", list_accounts),
+    Entry("PATCH", "/v1/accounts/{user}", change_account),
     Entry("GET", "/v1/tenants", list_tenants),
     Entry("POST", "/v1/tenants", create_tenant, 201),
     Entry("GET", f"{_T}/clusters", list_clusters),

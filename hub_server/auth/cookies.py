@@ -1,10 +1,20 @@
-"""The one cookie of the hub."""
+"""The two cookies of the hub: of the session, and of a device on which somebody has signed in before."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
 SESSION_COOKIE = "__Host-daalu"  # the prefix makes browsers insist on Secure, Path=/ and no Domain
+
+DEVICE_COOKIE = "__Host-daalu-device"
+DEVICE_LIFETIME = 180 * 86400
+
+
+def set_device(response: Response, value: str) -> None:
+    """Let the browser show later that its owner signed in here: it proves nothing else, see `services.devices`."""
+    response.set_cookie(
+        DEVICE_COOKIE, value, path="/", max_age=DEVICE_LIFETIME, secure=True, httponly=True, samesite="lax"
+    )
 
 
 def set_session(response: Response, cookie: str) -> None:

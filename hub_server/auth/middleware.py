@@ -1,7 +1,8 @@
 """Who asks: turns a session cookie or a `dlp_` token into `request.state.actor`, before any handler runs.
 
 The actor is None when nobody is signed in; handlers decide what that means. A browser's unsafe requests are checked
-where their form is read (`web.site`, `api`), since only there the CSRF field can be seen.
+where their form is read (`web.site`, `api`), since only there the CSRF field can be seen. Whoever signed in with a
+password that the hub made gets no further than to changing it: all else is refused here, whatever its handler is.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 
 from hub_server.auth.cookies import SESSION_COOKIE
+from hub_server.bootstrap import problem
+from hub_server.domain.errors import Forbidden
 from hub_server.services.views import Actor
 
 __all__ = ["Authentication"]
@@ -24,6 +28,18 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BEARER: Final = re.compile(r"[Bb]earer +(dlp_[0-9A-Za-z_-]{1,200})")
+# What a password that the hub made is good for: to look at oneself, to change it, to go away.
+_CHANGING: Final = frozenset(
+    {
+        ("GET", "/profile"),
+        ("POST", "/profile/password"),
+        ("GET", "/sign-in"),
+        ("POST", "/sign-in"),
+        ("POST", "/sign-out"),
+        ("GET", "/v1/me"),
+        ("POST", "/v1/auth/password"),
+    }
+)
 
 
 class _Accounts(Protocol):
@@ -47,7 +63,7 @@ class Authentication:
             return
         state = scope.setdefault("state", {})
         request_id = state.setdefault("request_id", secrets.token_hex(8))
-        state["actor"] = await self._actor(scope, request_id)
+        actor = state["actor"] = await self._actor(scope, request_id)
 
         async def send_strictly(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start" and scope.get("scheme") == "https":
@@ -55,7 +71,10 @@ class Authentication:
                 message["headers"] = [*message.get("headers", ()), strict]
             await send(message)
 
-        await self._application(scope, receive, send_strictly)
+        if actor is not None and actor.must_change_password and not _is_for_changing(scope):
+            await _change_first(scope)(scope, receive, send_strictly)
+        else:
+            await self._application(scope, receive, send_strictly)
 
     async def _actor(self, scope: Scope, request_id: str) -> Actor | None:
         if scope["path"].startswith(("/static/", "/healthz", "/readyz", "/v1/edge/")):
@@ -73,3 +92,23 @@ class Authentication:
         if cookie:
             return await self._accounts.actor_of_session(cookie[:200], remote=remote, request_id=request_id)
         return None
+
+
+def _is_for_changing(scope: Scope) -> bool:
+    return (scope.get("method"), scope["path"]) in _CHANGING or scope["path"].startswith("/static/")
+
+
+def _change_first(scope: Scope) -> Response:
+    """A program is told what to do, a browser is led there."""
+    if scope["path"].startswith("/v1/"):
+        return problem(
+            Forbidden(
+                "your password was made by the hub and is good for choosing your own only: "
+                "POST /v1/auth/password, or sign in with a browser",
+                code="password_change_required",
+            )
+        )
+    headers = {"Cache-Control": "no-store"}
+    if (b"hx-request", b"true") in scope["headers"]:
+        return Response(status_code=403, headers={**headers, "HX-Redirect": "/profile"})
+    return RedirectResponse("/profile", 303, headers)

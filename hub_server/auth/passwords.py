@@ -1,14 +1,18 @@
-"""Passwords: argon2id, in worker threads, a few at a time, since each takes tens of megabytes and milliseconds."""
+"""Passwords: argon2id, in worker threads, one for each core, since each takes tens of megabytes and milliseconds."""
 
 from __future__ import annotations
 
+import os
 import secrets
 
 import trio
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from hub_server.auth.turns import Turns
+
 MIN_LENGTH, MAX_LENGTH = 12, 200
+AT_ONCE = min(8, len(os.sched_getaffinity(0)))
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
 
 
@@ -18,7 +22,7 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         """Take a hasher; tests take a cheap one."""
         self._hasher = hasher or PasswordHasher()
-        self._limiter = trio.CapacityLimiter(2)
+        self._turns, self._threads = Turns(AT_ONCE), trio.CapacityLimiter(AT_ONCE)
         # What a wrong address is compared with, so that it takes as long as a wrong password.
         self._decoy = self._hasher.hash(secrets.token_urlsafe())
 
@@ -26,13 +30,26 @@ class Passwords:
         """Hash on the calling thread, for commands."""
         return self._hasher.hash(password)
 
-    async def hash(self, password: str) -> str:
-        """Hash a password."""
-        return await trio.to_thread.run_sync(self._hasher.hash, password, limiter=self._limiter)
+    async def hash(self, password: str, *, source: str = "") -> str:
+        """Hash a password for somebody who is signed in. Raises Unavailable when too many wait."""
+        async with self._turns.turn(source, known=True):
+            return await trio.to_thread.run_sync(self._hasher.hash, password, limiter=self._threads)
 
-    async def verify(self, stored: str | None, password: str) -> bool:
-        """Check a password; with nothing stored it takes as long and is False."""
-        matches = await trio.to_thread.run_sync(self._verify, stored or self._decoy, password, limiter=self._limiter)
+    async def verify(self, stored: str | None, password: str, *, source: str, known: bool) -> bool:
+        """Check a password; with nothing stored it takes as long and is False.
+
+        Args:
+            stored: the hash, None where there is none.
+            password: what was typed.
+            source: whose turn it is: where it was typed, or the session or device that is `known`.
+            known: whether it comes from a session or device that signed in before.
+
+        Raises:
+            Unavailable: too many wait for their turn.
+        """
+        async with self._turns.turn(source, known=known):
+            check = stored or self._decoy
+            matches = await trio.to_thread.run_sync(self._verify, check, password, limiter=self._threads)
         return matches and stored is not None
 
     def _verify(self, stored: str, password: str) -> bool:

@@ -1,9 +1,21 @@
-"""How often something may be tried. Counts in memory, bounded; time is handed in."""
+"""How often something may be tried. Counts in memory, bounded; time is handed in, of a clock that nobody sets."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+
+def source_of(remote: str) -> str:
+    """Who counts as one: an IPv4 address, or the /64 of an IPv6 address, which one customer has to himself."""
+    try:
+        address = ip_address(remote.partition("%")[0])
+    except ValueError:
+        return remote[:64]
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
+    return str(address)
 
 
 @dataclass(slots=True)
@@ -38,26 +50,24 @@ class RateLimit:
 
 
 class Failures:
-    """Failed sign-ins: after five in a row for an address or an account, each more doubles the wait, to 15 minutes."""
+    """Failures of a key: after some in a row, each more doubles the wait until the next try."""
 
-    FREE, LONGEST = 5, 900.0
-
-    def __init__(self, keys: int = 20_000) -> None:
-        """Start with nobody having failed."""
-        self._keys = keys
+    def __init__(self, *, free: int, longest: float, keys: int = 20_000) -> None:
+        """Take how many are free and the longest wait; the least recent of more than `keys` are forgotten."""
+        self._free, self._longest, self._keys = free, longest, keys
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()  # key -> (in a row, the last at)
 
     def wait_for(self, key: str, now: float) -> float:
         """Seconds until the key may try again."""
         count, last = self._failed.get(key, (0, 0.0))
-        if count < self.FREE:
+        if count < self._free:
             return 0.0
-        return max(0.0, last + min(self.LONGEST, 2.0 ** (count - self.FREE + 1)) - now)
+        return max(0.0, last + min(self._longest, 2.0 ** min(count - self._free + 1, 30)) - now)
 
     def failed(self, key: str, now: float) -> None:
         """Count one."""
         count, last = self._failed.pop(key, (0, 0.0))
-        if now - last > self.LONGEST:
+        if now - last > 2 * self._longest:
             count = 0
         self._failed[key] = (count + 1, now)
         if len(self._failed) > self._keys:

@@ -35,8 +35,43 @@ __all__ = [
 
 Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-REQUEST_FIELDS: Final = frozenset({b"accept", b"content-type", b"kubectl-command", b"kubectl-session", b"user-agent"})
-ANSWER_FIELDS: Final = frozenset({b"content-type", b"warning", b"audit-id", b"retry-after", b"cache-control", b"date"})
+# What client-go and the API server say to each other beside framing and identity. The edge has the same two tables.
+# What is encoded is passed on as it is, never looked into; and what is not changed is not sent again.
+REQUEST_FIELDS: Final = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"cache-control",
+        b"content-encoding",
+        b"content-type",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-unmodified-since",
+        b"kubectl-command",
+        b"kubectl-session",
+        b"user-agent",
+    }
+)
+ANSWER_FIELDS: Final = frozenset(
+    {
+        b"audit-id",
+        b"cache-control",
+        b"content-encoding",
+        b"content-type",
+        b"date",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"retry-after",
+        b"vary",
+        b"warning",
+        b"x-kubernetes-pf-flowschema-uid",
+        b"x-kubernetes-pf-prioritylevel-uid",
+    }
+)
+# Fields that may come more than once in an answer.
+_REPEATED: Final = frozenset({b"cache-control", b"vary", b"warning"})
 # Fields of which a second one would be a second meaning.
 _ONLY_ONCE: Final = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"user-agent"}
@@ -158,7 +193,7 @@ def answer_untrusted(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes
     for name, value in headers:
         if name not in ANSWER_FIELDS or name in meant_for_us or not _VALUE.fullmatch(value):
             continue
-        if name != b"warning" and any(name == before for before, _ in kept):
+        if name not in _REPEATED and any(name == before for before, _ in kept):
             continue
         kept.append((name, value[:_LONGEST_FIELD]))
     # A browser that is shown this answer must not guess what it is.

@@ -5,19 +5,24 @@ Source: k8s.io/cli-runtime and k8s.io/kubectl, release 1.36: printers/tableprint
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+import yaml
+
+from hub_server.domain.foreign import Document
 
 __all__ = [
     "Resource",
     "age",
+    "cell",
     "described",
     "find_resource",
+    "list_to_json",
+    "list_to_yaml",
     "resources_of_discovery",
-    "seconds_of",
     "tabulated",
     "to_json",
     "to_yaml",
@@ -87,12 +92,16 @@ def find_resource(word: str, more: Iterable[Resource] = ()) -> Resource | None:
     return None
 
 
-def resources_of_discovery(group: str, document: Mapping[str, Any]) -> list[Resource]:
-    """Resources of one `APIResourceList`; subresources are left out."""
-    version = str(document.get("groupVersion", "v1")).rpartition("/")[2]
+def resources_of_discovery(group: str, document: Document) -> list[Resource]:
+    """Resources of one `APIResourceList`; subresources are left out.
+
+    Raises:
+        ForeignError: it is none.
+    """
+    version = (document.text("groupVersion", most=512) or "v1").rpartition("/")[2]
     found = []
-    for entry in document.get("resources") or ():
-        name = str(entry.get("name", ""))
+    for entry in document.items("resources"):
+        name, kind = entry.text("name", most=512) or "", entry.text("kind", most=512) or ""
         if "/" in name or not name:
             continue
         found.append(
@@ -100,12 +109,12 @@ def resources_of_discovery(group: str, document: Mapping[str, Any]) -> list[Reso
                 group,
                 version,
                 name,
-                str(entry.get("kind", "")),
-                bool(entry.get("namespaced")),
-                str(entry.get("singularName") or str(entry.get("kind", "")).lower()),
-                tuple(str(one) for one in entry.get("shortNames") or ()),
-                tuple(str(one) for one in entry.get("verbs") or ()),
-                tuple(str(one) for one in entry.get("categories") or ()),
+                kind,
+                entry.truth("namespaced") is True,
+                entry.text("singularName", most=512) or kind.lower(),
+                entry.texts("shortNames"),
+                entry.texts("verbs"),
+                entry.texts("categories"),
             )
         )
     return found
@@ -117,19 +126,18 @@ _LEAST_WIDTH: Final = 6
 _GAP: Final = 3
 
 
-def tabulated(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns as Go's tabwriter lays them out for kubectl: at least six wide, three apart, the last open."""
-    if not rows:
-        return ""
-    columns = max(len(row) for row in rows)
+def tabulated(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of rows in columns as Go's tabwriter lays them out: at least six wide, three apart, the last open.
+
+    One wide cell makes every row as wide, so lines are made one by one: who prints them stops where it has enough.
+    """
+    columns = max(map(len, rows), default=0)
     widths = [
         max((len(row[column]) + _GAP for row in rows if column < len(row) - 1), default=0) for column in range(columns)
     ]
-    lines = []
     for row in rows:
         cells = [cell.ljust(max(widths[column], _LEAST_WIDTH)) for column, cell in enumerate(row[:-1])]
-        lines.append("".join(cells) + (row[-1] if row else ""))
-    return "".join(f"{line}\n" for line in lines)
+        yield "".join(cells) + (row[-1] if row else "") + "\n"
 
 
 def cell(value: Any) -> str:
@@ -141,17 +149,8 @@ def cell(value: Any) -> str:
     text = str(value)
     # Only the first line is shown, with three dots for the rest.
     first, *others = re.split(r"[\n\r\f]", text, maxsplit=1)
-    return first + "..." if others else first
-
-
-def seconds_of(timestamp: str | None) -> float | None:
-    """An RFC 3339 time as Unix seconds; None for none."""
-    if not timestamp:
-        return None
-    try:
-        return datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None
+    # What could move a terminal's cursor is written out, as kubectl does.
+    return (first + "..." if others else first).replace("\x1b", "^[")
 
 
 def age(seconds: float) -> str:
@@ -185,96 +184,79 @@ def age(seconds: float) -> str:
     return f"{years}y"
 
 
-def to_json(value: Any) -> str:
-    """As `-o json` prints it."""
-    text = json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
-    # As Go writes them, lest a browser takes them for HTML.
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def to_json(value: Any) -> Iterator[str]:
+    """As `-o json` prints it, in pieces."""
+    yield from _encoded(value)
+    yield "\n"
 
 
-# Strings that YAML would take for something else: numbers in every notation, dates, words for true and for nothing.
+def _encoded(value: Any) -> Iterator[str]:
+    encoder = json.JSONEncoder(indent=4, sort_keys=True, ensure_ascii=False)
+    for piece in encoder.iterencode(value):
+        # As Go writes them, lest a browser takes them for HTML.
+        yield piece.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def to_yaml(value: Any) -> Iterator[str]:
+    """As `-o yaml` prints it."""
+    yield yaml.dump(value, Dumper=_Dumper, allow_unicode=True)
+
+
+def list_to_json(items: Iterable[Any]) -> Iterator[str]:
+    """As `-o json` prints a List of objects."""
+    yield '{\n    "apiVersion": "v1",\n    "items": ['
+    is_first = True
+    for item in items:
+        yield "\n        " if is_first else ",\n        "
+        is_first = False
+        for piece in _encoded(item):
+            # A line break within a string is written as an escape, so each of these ends a line.
+            yield piece.replace("\n", "\n        ")
+    yield "" if is_first else "\n    "
+    yield '],\n    "kind": "List",\n    "metadata": {\n        "resourceVersion": ""\n    }\n}\n'
+
+
+def list_to_yaml(items: Iterable[Any]) -> Iterator[str]:
+    """As `-o yaml` prints a List of objects."""
+    is_first = True
+    for item in items:
+        if is_first:
+            yield "apiVersion: v1\nitems:\n"
+        is_first = False
+        for piece in to_yaml([item]):
+            # The mark that ends a document, after a text that ends in empty lines.
+            yield piece.removesuffix("...\n")
+    if is_first:
+        yield "apiVersion: v1\nitems: []\n"
+    yield 'kind: List\nmetadata:\n  resourceVersion: ""\n'
+
+
+# What readers of YAML 1.1 or 1.2 take for something else: numbers in every notation, dates, words for true and nothing.
 _NUMBER: Final = re.compile(
     r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|[-+]?0[xX][0-9a-fA-F_]+|[-+]?0[bB][01_]+|[-+]?0[oO][0-7_]+"
     r"|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
     r"|\d{4}-\d{1,2}-\d{1,2}([Tt ]+\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?.*)?"
 )
-_WORDS: Final = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "~", "", "<<"}
-_LONGEST_LINE: Final = 80
+_WORDS: Final = {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "~", "", "<<", "="}
 
 
-def to_yaml(value: Any, indent: int = 0) -> str:
-    """As `-o yaml` prints it: keys in order, strings quoted where they could be taken for something else."""
-    pad = " " * indent
-    if isinstance(value, Mapping) and value:
-        lines = []
-        for key in sorted(value):
-            inner = value[key]
-            if isinstance(inner, Mapping) and inner:
-                lines.append(f"{pad}{_scalar(key)}:\n{to_yaml(inner, indent + 2)}")
-            elif isinstance(inner, list) and inner:
-                lines.append(f"{pad}{_scalar(key)}:\n{to_yaml(inner, indent)}")
-            else:
-                name = f"{pad}{_scalar(key)}: "
-                lines.append(f"{name}{_scalar(inner, indent + 2, len(name))}\n")
-        return "".join(lines)
-    if isinstance(value, list) and value:
-        lines = []
-        for inner in value:
-            if isinstance(inner, Mapping | list) and inner:
-                body = to_yaml(inner, indent + 2)
-                lines.append(f"{pad}- {body[indent + 2 :]}")
-            else:
-                lines.append(f"{pad}- {_scalar(inner, indent + 2, indent + 2)}\n")
-        return "".join(lines)
-    return f"{pad}{_scalar(value, indent)}\n"
+class _Dumper(yaml.CSafeDumper):
+    """PyYAML with the quotes of kubectl."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
-def _scalar(value: Any, indent: int = 0, column: int = 0) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return json.dumps(value)
-    if isinstance(value, Mapping):
-        return "{}"
-    if isinstance(value, list):
-        return "[]"
-    text = str(value)
-    if "\n" in text and text.isascii() and not text.startswith((" ", "\n")) and "\r" not in text:
-        pad = " " * indent
-        mark = "|" if text.endswith("\n") and not text.endswith("\n\n") else "|-" if not text.endswith("\n") else "|+"
-        return f"{mark}\n" + "\n".join(f"{pad}{line}" if line else "" for line in text.rstrip("\n").split("\n"))
-    if text.lower() in _WORDS or _NUMBER.fullmatch(text):
-        return json.dumps(text, ensure_ascii=False)
-    if not text.isprintable():
-        return json.dumps(text, ensure_ascii=False)
-    if _may_be_plain(text):
-        return _folded(text, indent, column)
-    return _folded("'" + text.replace("'", "''") + "'", indent, column)
+def _of_string(dumper: _Dumper, text: str) -> Any:
+    style = None
+    if "\n" in text:
+        style = "|"
+    elif text.lower() in _WORDS or _NUMBER.fullmatch(text):
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def _may_be_plain(text: str) -> bool:
-    """Whether a string needs no quotes in YAML's block style."""
-    if text[0] in "#,[]{}&*!|>'\"%@`" or text[0] == " " or text[-1] in " :":
-        return False
-    if text[0] in "-?:" and text[1:2] in ("", " "):
-        return False
-    return not (text.startswith(("---", "...")) or ": " in text or " #" in text)
-
-
-def _folded(text: str, indent: int, column: int) -> str:
-    """Break a line at single blanks past eighty columns."""
-    shown: list[str] = []
-    for at, one in enumerate(text):
-        is_between = 0 < at < len(text) - 1 and text[at - 1] != " " and text[at + 1] != " "
-        if one == " " and column > _LONGEST_LINE and is_between:
-            shown.append("\n" + " " * indent)
-            column = indent
-        else:
-            shown.append(one)
-            column += 1
-    return "".join(shown)
+_Dumper.add_representer(str, _of_string)
 
 
 def _title(key: str) -> str:
@@ -285,41 +267,46 @@ def _title(key: str) -> str:
     return " ".join(word[0].upper() + word[1:] for word in words)
 
 
-def described(document: Mapping[str, Any]) -> str:
-    """An object field by field, as kubectl describes kinds that it has no special words for."""
-    metadata = document.get("metadata") or {}
-    rows = [("Name:", str(metadata.get("name", "")))]
-    if metadata.get("namespace"):
-        rows.append(("Namespace:", str(metadata["namespace"])))
+def described(document: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of an object field by field, as kubectl describes kinds that it has no special words for.
+
+    Raises:
+        ForeignError: its metadata are none.
+    """
+    reader = Document(document)
+    metadata = reader.get("metadata")
+    rows = [("Name:", metadata.text("name") or "")]
+    if namespace := metadata.text("namespace"):
+        rows.append(("Namespace:", namespace))
     for title, field in (("Labels:", "labels"), ("Annotations:", "annotations")):
         sign = "=" if field == "labels" else ": "
-        pairs = [f"{key}{sign}{value}" for key, value in sorted((metadata.get(field) or {}).items())]
+        pairs = [f"{key}{sign}{value}" for key, value in sorted(metadata.mapping(field).items())]
         for number, pair in enumerate(pairs or ["<none>"]):
-            rows.append(("" if number else title, cell(pair)))
-    rows += [("API Version:", str(document.get("apiVersion", ""))), ("Kind:", str(document.get("kind", "")))]
-    lines = [f"{title:<14}{value}".rstrip() for title, value in rows]
+            rows.append(("" if number else title, pair))
+    rows += [("API Version:", reader.text("apiVersion") or ""), ("Kind:", reader.text("kind") or "")]
+    for title, value in rows:
+        yield f"{title:<14}{cell(value)}".rstrip() + "\n"
     rest = {key: value for key, value in document.items() if key not in ("apiVersion", "kind", "metadata")}
     hidden = ("name", "namespace", "labels", "annotations", "managedFields")
-    shown = {key: value for key, value in metadata.items() if key not in hidden}
-    _describe({"metadata": shown, **rest}, 0, lines)
-    return "".join(f"{line}\n" for line in lines)
+    shown = {name: metadata.raw(name) for name in metadata if name not in hidden}
+    yield from _described({"metadata": shown, **rest}, 0)
 
 
-def _describe(value: Mapping[str, Any], level: int, lines: list[str]) -> None:
+def _described(value: Mapping[str, Any], level: int) -> Iterator[str]:
     pad = "  " * level
     keys = sorted(value)
     width = max((len(_title(key)) + 3 for key in keys if not isinstance(value[key], Mapping | list)), default=0)
     for key in keys:
-        inner, title = value[key], _title(key)
+        inner, title = value[key], cell(_title(key))
         if isinstance(inner, Mapping):
-            lines.append(f"{pad}{title}:")
-            _describe(inner, level + 1, lines)
+            yield f"{pad}{title}:\n"
+            yield from _described(inner, level + 1)
         elif isinstance(inner, list):
-            lines.append(f"{pad}{title}:")
+            yield f"{pad}{title}:\n"
             for one in inner:
                 if isinstance(one, Mapping):
-                    _describe(one, level + 1, lines)
+                    yield from _described(one, level + 1)
                 else:
-                    lines.append(f"{pad}  {cell(one)}")
+                    yield f"{pad}  {cell(one)}\n"
         else:
-            lines.append(f"{pad}{title + ':':<{width}}{cell(inner)}".rstrip())
+            yield f"{pad}{title + ':':<{width}}{cell(inner)}".rstrip() + "\n"

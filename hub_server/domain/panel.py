@@ -9,6 +9,7 @@ is refused is refused by name, so that people learn why; what is not known is re
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -57,6 +58,11 @@ _SHELL: Final = {
 }
 
 
+def _is_blank(one: str) -> bool:
+    """Blanks of any width: a line that is copied from a page brings no-break spaces along."""
+    return one == "\t" or unicodedata.category(one) == "Zs"
+
+
 def words_of(line: str) -> list[str]:
     """Split a line at blanks, minding quotes and backslashes as a shell does; everything else of a shell is refused.
 
@@ -69,8 +75,9 @@ def words_of(line: str) -> list[str]:
     for one in line:
         if one in "\r\n":
             raise LineRefused("a line break begins another command: run one at a time")
-        if not one.isprintable() and one != "\t":
-            raise LineRefused("the line holds control characters")
+        if not one.isprintable() and not _is_blank(one):
+            name = unicodedata.name(one, "a control character")
+            raise LineRefused(f"the line holds what cannot be seen: U+{ord(one):04X}, {name}: type it anew")
     words: list[str] = []
     word: str | None = None
     quote = ""
@@ -97,7 +104,7 @@ def words_of(line: str) -> list[str]:
             quote = ""
         elif not quote and one in "\"'":
             quote, word = one, word or ""
-        elif not quote and one in " \t":
+        elif not quote and _is_blank(one):
             if word is not None:
                 words.append(word)
             word = None

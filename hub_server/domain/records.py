@@ -194,6 +194,7 @@ class ProxyGrant:
         stream: whether exec, attach, port-forward and the proxy subresources are allowed.
         identity_mode: as whom the request runs at the API server.
         groups: of the user's identity provider, sent as `daalu:group:<name>`.
+        kubeconfig_id: whose token it is; empty for a line of the panel.
     """
 
     user_id: str
@@ -205,6 +206,7 @@ class ProxyGrant:
     stream: bool = False
     identity_mode: IdentityMode = "service-account"
     groups: tuple[str, ...] = ()
+    kubeconfig_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +227,12 @@ class ProxyRecord:
         name: likewise.
         identity: really sent: `service-account` or `daalu:<email>`.
         status: of the answer; 0 when there was none.
-        reason: of a refusal by the hub; None when the API server answered.
+        reason: of a refusal by the hub, or why an answer broke off; None when the API server's came to its end.
         octets_in: of the request's body.
         octets_out: of the answer's body.
         started: Unix seconds.
         seconds: until the last octet.
+        remote: address it came from.
         phase: `open` for the record made when a stream starts, `close` for the one at the end of any request.
     """
 
@@ -251,6 +254,7 @@ class ProxyRecord:
     octets_out: int
     started: float
     seconds: float
+    remote: str = ""
     phase: Literal["open", "close"] = "close"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hub_server.grounds import Grounds
 from hub_server.services.accounts import Accounts
 from hub_server.services.alerts import Alerts
 from hub_server.services.auditlog import AuditLog
@@ -19,6 +20,7 @@ from hub_server.services.core import Core
 from hub_server.services.idempotence import Idempotence
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.live import Live
+from hub_server.services.people import People
 from hub_server.services.presence import Presence
 from hub_server.services.rbac import Rbac
 from hub_server.services.tenants import Tenants
@@ -30,6 +32,7 @@ class Services:
     """Everything a handler may call."""
 
     accounts: Accounts
+    people: People
     tenants: Tenants
     clusters: Clusters
     alerts: Alerts
@@ -40,6 +43,7 @@ class Services:
     audit: AuditLog
     idempotence: Idempotence
     live: Live
+    grounds: Grounds
     now: Callable[[], float]  # the hub's clock, Unix seconds
     public_url: str  # of this hub, without a slash at the end
 
@@ -49,6 +53,7 @@ def build(core: Core, presence: Presence) -> Services:
     kubectl = Kubectl(core, presence)
     return Services(
         accounts=Accounts(core),
+        people=People(core),
         tenants=Tenants(core),
         clusters=Clusters(core, presence),
         alerts=Alerts(core, presence),
@@ -59,6 +64,7 @@ def build(core: Core, presence: Presence) -> Services:
         audit=AuditLog(core),
         idempotence=Idempotence(core),
         live=core.live,
+        grounds=core.grounds,
         now=core.now,
         public_url=core.settings.public_url,
     )

@@ -16,12 +16,15 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from hub_server import audit
 from hub_server.auth.passwords import Passwords, check_password, make_password
-from hub_server.auth.throttle import Failures
-from hub_server.domain.errors import Invalid, NotFound, TooMany, Unauthenticated
+from hub_server.auth.throttle import Failures, source_of
+from hub_server.domain.errors import Forbidden, Invalid, NotFound, TooMany, Unauthenticated
+from hub_server.domain.foreign import cleaned
 from hub_server.domain.names import is_email, new_id
 from hub_server.domain.roles import Right, Role
+from hub_server.services import authority
 from hub_server.services.addresses import ensure_pool6, make_default_subnet
 from hub_server.services.core import Core, meta_get, meta_put
+from hub_server.services.devices import device_of, device_word
 from hub_server.services.views import Actor, SessionView, SignedIn
 from hub_server.settings import Settings
 from hub_server.store import schema
@@ -43,24 +46,50 @@ class Accounts:
     def __init__(self, core: Core) -> None:
         """Stand on the core."""
         self._core = core
-        self._failures = Failures()
+        # Guesses are slowed by where they come from. An account alone is slowed late and little, or anybody could lock
+        # its owner out; a device on which the owner signed in before, and an open session, count for themselves.
+        self._of_source = Failures(free=5, longest=900)
+        self._of_account = Failures(free=25, longest=60)
+        self._of_device = Failures(free=5, longest=900)
+        self._of_session = Failures(free=5, longest=60)
 
     # --- signing in --------------------------------------------------------------------------------------------------
 
     async def sign_in(
-        self, email: str, password: str, *, remote: str, user_agent: str, request_id: str = ""
+        self, email: str, password: str, *, remote: str, user_agent: str, device: str = "", request_id: str = ""
     ) -> SignedIn:
-        """Check a password and open a session. Raises Unauthenticated (one text for every cause) or TooMany."""
+        """Check a password and open a session.
+
+        Args:
+            email: as typed.
+            password: as typed.
+            remote: where it was typed.
+            user_agent: shown beside the session.
+            device: the word that an earlier sign-in gave this browser, empty without one.
+            request_id: for the audit.
+
+        Raises:
+            Unauthenticated: one text for every cause.
+            TooMany: too many wrong ones came from there, or for this account.
+            Unavailable: too many sign in at this moment.
+        """
         core, now = self._core, self._core.now()
-        keys = (f"account {_key(email)}", f"address {remote}")
-        self._count_try(keys, now)
         person = await core.database.read(_person_by_email, _key(email))
+        known = device_of(core, device, person.id) if person is not None else None
+        tries = (
+            _Tries((self._of_device, known))
+            if known is not None
+            else _Tries((self._of_source, source_of(remote)), (self._of_account, _key(email)))
+        )
+        tries.count(core.monotonic())
         stored = person.password_hash if person is not None and person.active else None
-        if not await core.passwords.verify(stored, password[:1000]):
+        if not await core.passwords.verify(
+            stored, password[:1000], source=known or source_of(remote), known=known is not None
+        ):
             entry = audit.Entry(
                 audit.HUB_CHAIN,
                 now,
-                email[:254],
+                cleaned(email, 254),
                 "session.open",
                 result="refused",
                 remote=remote,
@@ -69,8 +98,7 @@ class Accounts:
             await core.database.write(audit.append, entry)
             raise Unauthenticated(_WRONG)
         assert person is not None, "there was a hash to compare with"
-        for key in keys:
-            self._failures.succeeded(key)
+        tries.succeeded()
         cookie = secrets.token_urlsafe(32)
         session = {
             "id": core.id("se"),
@@ -80,22 +108,14 @@ class Accounts:
             "last_used_at": now,
             "reauthenticated_at": now,
             "remote": remote[:64],
-            "user_agent": user_agent[:200],
+            "user_agent": cleaned(user_agent, 200),
         }
         entry = audit.Entry(audit.HUB_CHAIN, now, person.email, "session.open", remote=remote, request_id=request_id)
         await core.database.write(_open_session, session, entry)
         actor = await self.actor_of_session(cookie, remote=remote, request_id=request_id)
         if actor is None:  # deactivated within these milliseconds
             raise Unauthenticated(_WRONG)
-        return SignedIn(actor, cookie)
-
-    def _count_try(self, keys: tuple[str, ...], now: float) -> None:
-        """Count a try as failed until it succeeds: many at the same time are no more than many in a row."""
-        wait = max(self._failures.wait_for(key, now) for key in keys)
-        if wait:
-            raise TooMany("too many failed attempts: wait a little", retry_after=wait, code="too_many_attempts")
-        for key in keys:
-            self._failures.failed(key, now)
+        return SignedIn(actor, cookie, device_word(core, person.id))
 
     async def sign_out(self, actor: Actor) -> None:
         """End the session of the actor."""
@@ -135,8 +155,8 @@ class Accounts:
         core, now = self._core, self._core.now()
         if not bearer.startswith(TOKEN_PREFIX):
             return None
-        found = await core.database.read(_token, _digest(bearer))
-        if found is None or found.revoked_at is not None or (found.expires_at is not None and now >= found.expires_at):
+        found, standing = await core.database.read(_token, _digest(bearer), now)
+        if standing is None:
             return None
         if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
             await core.database.write(_touch_token, found.id, now)
@@ -145,26 +165,27 @@ class Accounts:
             id=found.id,
             email="",
             name=found.name,
-            roles={found.tenant_id: Role(found.role)},
-            scopes=frozenset(found.scopes),
+            roles={found.tenant_id: standing.role},
+            grants={found.tenant_id: standing.grants},
+            scopes=standing.rights,
             remote=remote,
             request_id=request_id,
         )
 
     async def reauthenticate(self, actor: Actor, password: str) -> Actor:
-        """Type the password again; good for five minutes. Raises Unauthenticated or TooMany."""
+        """Type the password again; good for five minutes. Raises Unauthenticated, TooMany or Unavailable."""
         core, now = self._core, self._core.now()
         if actor.kind != "user" or actor.session_id is None:
             raise Unauthenticated()
-        keys = (f"account {_key(actor.email)}",)
-        self._count_try(keys, now)
+        tries = _Tries((self._of_session, actor.session_id))
+        tries.count(core.monotonic())
         stored = await core.database.read(_password_of, actor.id)
-        if not await core.passwords.verify(stored, password[:1000]):
+        if not await core.passwords.verify(stored, password[:1000], source=actor.session_id, known=True):
             await core.database.write(
                 audit.append, core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused")
             )
             raise Unauthenticated("the password is wrong", code="wrong_password")
-        self._failures.succeeded(keys[0])
+        tries.succeeded()
         await core.database.write(
             _reauthenticated, actor.session_id, now, core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate")
         )
@@ -173,6 +194,8 @@ class Accounts:
     async def change_password(self, actor: Actor, old: str, new: str) -> None:
         """Set a new password; ends all other sessions. Raises Invalid(field old|new)."""
         core = self._core
+        if actor.kind != "user":
+            raise Forbidden("a password belongs to a person: sign in as one")
         if problem := check_password(new):
             raise Invalid("new", problem)
         try:
@@ -181,7 +204,7 @@ class Accounts:
             raise Invalid("old", "that is not your password") from None
         if old == new:
             raise Invalid("new", "the new password is the old one")
-        hashed = await core.passwords.hash(new)
+        hashed = await core.passwords.hash(new, source=actor.id)
         entry = core.entry(actor, audit.HUB_CHAIN, "password.change")
         await core.database.write(_set_password, actor.id, hashed, actor.session_id, entry)
 
@@ -240,6 +263,24 @@ def create_administrator(database: Database, settings: Settings, email: str, *, 
 
     database.write_here(work)
     return password
+
+
+class _Tries:
+    """One try of a password and what counts it: as failed until it succeeds, so many at once are as many in a row."""
+
+    def __init__(self, *counts: tuple[Failures, str]) -> None:
+        self._counts = counts
+
+    def count(self, now: float) -> None:
+        wait = max(failures.wait_for(key, now) for failures, key in self._counts)
+        if wait:
+            raise TooMany("too many failed attempts: wait a little", retry_after=wait, code="too_many_attempts")
+        for failures, key in self._counts:
+            failures.failed(key, now)
+
+    def succeeded(self) -> None:
+        for failures, key in self._counts:
+            failures.succeeded(key)
 
 
 # --- units of work ---------------------------------------------------------------------------------------------------
@@ -314,8 +355,9 @@ def _touch_session(connection: Connection, session_id: str, now: float) -> None:
     connection.execute(update(schema.sessions).where(schema.sessions.c.id == session_id).values(last_used_at=now))
 
 
-def _token(connection: Connection, digest: bytes) -> Any:
-    return connection.execute(select(schema.api_tokens).where(schema.api_tokens.c.hash == digest)).one_or_none()
+def _token(connection: Connection, digest: bytes, now: float) -> tuple[Any, authority.Standing | None]:
+    found = connection.execute(select(schema.api_tokens).where(schema.api_tokens.c.hash == digest)).one_or_none()
+    return found, authority.of_token(connection, found, now) if found is not None else None
 
 
 def _touch_token(connection: Connection, token_id: str, now: float) -> None:

@@ -375,8 +375,9 @@ class Clusters:
         if muted_until is not None:
             changes["muted_until"] = muted_until if muted_until > core.now() else None
         if identity_mode is not None and identity_mode != row.identity_mode:
-            if identity_mode not in ("service-account", "per-user"):
-                raise Invalid("identity_mode", "service-account or per-user")
+            if identity_mode != "service-account":
+                text = "only service-account: requests that run as single users (per-user) are not available yet"
+                raise Invalid("identity_mode", text)
             changes["identity_mode"] = identity_mode
 
         def work(connection: Connection) -> None:
@@ -450,7 +451,7 @@ class Clusters:
 
         await core.database.write(work)
         if core.wire is not None:
-            core.wire.cut(cluster_id)
+            core.wire.cut(cluster_id, "the cluster was removed from the hub")
         await self._presence.reload(cluster_id)
         core.live.publish(row.tenant_id, "alert", cluster_id)
 

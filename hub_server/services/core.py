@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import trio
 from sqlalchemy import Connection, insert, select
 
 from hub_server import audit, notify
@@ -16,6 +19,8 @@ from hub_server.domain.errors import Forbidden, NotFound, ReauthRequired
 from hub_server.domain.names import new_id
 from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord
 from hub_server.domain.roles import Right
+from hub_server.grounds import Ground, Grounds
+from hub_server.services import standing
 from hub_server.services.live import Live
 from hub_server.services.views import Actor
 from hub_server.settings import Settings
@@ -43,8 +48,32 @@ class Wire(Protocol):
     def facts(self, cluster_id: str) -> PeerFacts | None:
         """What is known of a peer."""
 
-    def cut(self, cluster_id: str) -> None:
-        """End its live streams."""
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
+        """End its live streams; `is_restart`: those of an earlier session only."""
+
+
+class Passed(NamedTuple):
+    """One question of authority that was answered with yes; `tenant_id` is None for a right of the whole hub."""
+
+    tenant_id: str | None
+    right: str
+    action: str
+    cluster_id: str | None
+    reauth: bool
+
+
+_passed: ContextVar[list[Passed] | None] = ContextVar("passed", default=None)
+
+
+@contextmanager
+def noting_rights() -> Iterator[list[Passed]]:
+    """Collect what this task is permitted, so that a repeat of what it does can be judged by the same questions."""
+    noted: list[Passed] = []
+    token = _passed.set(noted)
+    try:
+        yield noted
+    finally:
+        _passed.reset(token)
 
 
 @dataclass(slots=True)
@@ -62,7 +91,17 @@ class Core:
     ca_pem: str | None = None
     wire: Wire | None = None
     config_changed: Callable[[str], None] = lambda _cluster_id: None  # tells an edge that is connected
+    monotonic: Callable[[], float] = trio.current_time  # for durations: setting the hub's clock does not move it
     random: Callable[[int], bytes] = field(default=secrets.token_bytes)
+    grounds: Grounds = field(init=False)  # what open streams stand on
+
+    def __post_init__(self) -> None:
+        """Let whatever is committed be looked at: it may have taken a stream's ground away."""
+        self.grounds = Grounds(self._lost)
+        self.database.on_commit.append(self.grounds.look_soon)
+
+    async def _lost(self, grounds: Collection[Ground]) -> Mapping[Ground, str]:
+        return await self.database.read(standing.lost, grounds, self.now(), self.settings)
 
     def id(self, prefix: str) -> str:
         """Make an id."""
@@ -114,16 +153,48 @@ class Core:
             chain = tenant_id or audit.HUB_CHAIN
             await self._refused(self.entry(actor, chain, action, result="not_found", cluster_id=cluster_id))
             raise NotFound()
-        if not actor.may(tenant_id, right) or (actor.scopes is not None and right not in actor.scopes):
+        if not actor.may(tenant_id, right):
             await self._refused(self.entry(actor, tenant_id, action, result="forbidden", cluster_id=cluster_id))
-            raise Forbidden("your role in this tenant does not allow that")
-        if reauth and actor.kind == "user" and not self.is_reauthenticated(actor):
+            whose = "your role in this tenant does" if actor.kind == "user" else "the scopes of this token do"
+            raise Forbidden(f"{whose} not allow that")
+        self._pass(actor, Passed(tenant_id, right.value, action, cluster_id, reauth))
+
+    async def permit_hub(self, actor: Actor, action: str, *, reauth: bool = False) -> None:
+        """The same for what concerns the whole hub: its administrators alone.
+
+        Raises:
+            Forbidden: the actor is none.
+            ReauthRequired: the password must be typed again.
+        """
+        if not actor.hub_admin:
+            await self._refused(self.entry(actor, audit.HUB_CHAIN, action, result="forbidden"))
+            raise Forbidden("only an administrator of the hub does that")
+        self._pass(actor, Passed(None, "hub", action, None, reauth))
+
+    async def permit_again(self, actor: Actor, passed: Passed) -> None:
+        """Ask a question of authority once more."""
+        if passed.tenant_id is None:
+            await self.permit_hub(actor, passed.action, reauth=passed.reauth)
+        else:
+            await self.permit(
+                actor,
+                passed.tenant_id,
+                Right(passed.right),
+                passed.action,
+                cluster_id=passed.cluster_id,
+                reauth=passed.reauth,
+            )
+
+    def _pass(self, actor: Actor, passed: Passed) -> None:
+        if passed.reauth and actor.kind == "user" and not self.is_reauthenticated(actor):
             raise ReauthRequired()
+        if (noted := _passed.get()) is not None:
+            noted.append(passed)
 
     def is_reauthenticated(self, actor: Actor) -> bool:
         """Whether the actor typed the password within five minutes."""
         at = actor.reauthenticated_at
-        return at is not None and self.now() - at <= REAUTH_LIFETIME
+        return at is not None and abs(self.now() - at) <= REAUTH_LIFETIME  # a clock set back prolongs nothing
 
     async def _refused(self, entry: audit.Entry) -> None:
         await self.database.write(audit.append, entry)

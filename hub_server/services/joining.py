@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit
-from hub_server.auth.throttle import RateLimit
+from hub_server.auth.throttle import RateLimit, source_of
 from hub_server.domain import alerts
 from hub_server.domain import token as tokens
 from hub_server.domain.errors import HubError, TooMany
@@ -149,7 +149,7 @@ class Joining:
         token = tokens.parse_token(request.token)
         if token is None or token.hub_key != core.hub_key:
             raise Refused(401, "token_unknown", _UNKNOWN)
-        if wait := self._of_id.wait_for(token.id, now):
+        if wait := self._of_id.wait_for(token.id, core.monotonic()):
             raise TooMany("too many requests with this token", retry_after=wait)
         stored = await core.database.read(_secret_of, token.id)
         # Compared in any case, so that an id that exists takes as long as one that does not.
@@ -195,7 +195,7 @@ class Joining:
 
     def refuse_if_too_many(self, remote: str) -> None:
         """Count a request of an address. Raises TooMany."""
-        if wait := self._of_address.wait_for(remote, self._core.now()):
+        if wait := self._of_address.wait_for(source_of(remote), self._core.monotonic()):
             raise TooMany("too many requests from this address", retry_after=wait)
 
     def _prove(self, request: Request, proof_of: Any) -> tuple[bytes, bytes]:

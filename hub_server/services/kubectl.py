@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import secrets
+from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 import trio
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit, supervise
+from hub_server.domain import foreign
 from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
-from hub_server.domain.roles import Right, Role, allows
+from hub_server.domain.roles import Right
 from hub_server.domain.status import Phase
-from hub_server.panel import run_panel
+from hub_server.kubeproxy import Asking
+from hub_server.panel import Panel
+from hub_server.services import standing
 from hub_server.services.accounts import TOUCH_EVERY
 from hub_server.services.core import Core
 from hub_server.services.presence import Presence, Row
+from hub_server.services.refusals import SUM_EVERY, Refusals
 from hub_server.services.views import Actor, IssuedKubeconfig, KubeconfigView, PanelAnswer
 from hub_server.store import schema
 from hub_server.wire import Wire
@@ -32,6 +39,10 @@ from hub_server.wire import Wire
 TOKEN_PREFIX: Final = "dlk_"
 MOST_LIVE: Final = 50  # kubeconfigs of a user for a cluster
 _LINE_LIMIT: Final = 4096
+_WHY_DOWN: Final = {
+    Phase.INVITED: "{} has not joined yet: its invite was not used",
+    Phase.REDEEMED: "{} has not connected yet: its invite was used, and no packet of its edge came",
+}
 _RECORDS: Final = 50_000  # waiting for the database
 _GATHER: Final = 0.25  # seconds
 
@@ -46,7 +57,10 @@ class Kubectl:
         self._core = core
         self._presence = presence
         self._records: list[ProxyRecord] = []
+        self._touched: dict[str, float] = {}  # kubeconfigs by id, used when; not yet written
+        self._refusals = Refusals()
         self._wake = trio.Event()
+        self._panel = Panel(wall_clock=core.now)
 
     # --- the panel ---------------------------------------------------------------------------------------------------
 
@@ -67,29 +81,49 @@ class Kubectl:
             role=actor.roles[row.tenant_id].value,
         )
         begin = trio.current_time()
-        result = await run_panel(line, wire, grant, wall_clock=core.now)
-        entry = core.entry(
-            actor,
-            row.tenant_id,
-            "panel.run",
-            result="refused" if result.refused else str(result.exit_code),
-            cluster_id=cluster_id,
-            # The words, never what follows `--`-like values of secrets: the grammar of the panel knows no secret.
-            target=line[:500],
-            detail={"octets": len(result.output), "ms": round((trio.current_time() - begin) * 1000)},
-        )
-        await core.database.write(audit.append, entry)
+        result: PanelResult | None = None
+        try:
+            with core.grounds.standing_on(standing.ground_of(actor, row.tenant_id, Right.PANEL, cluster_id)):
+                result = await self._panel.run(line, wire, grant)
+        finally:
+            # Also of a line that ended in a fault, or whose reader went away: the cluster may have been asked.
+            outcome = "failed" if result is None else "refused" if result.refused else str(result.exit_code)
+            entry = core.entry(
+                actor,
+                row.tenant_id,
+                "panel.run",
+                result=outcome,
+                cluster_id=cluster_id,
+                # Safe to log whole: the grammar has no flag that takes a secret.
+                target=line[:500],
+                detail={
+                    "octets": 0 if result is None else len(result.output),
+                    "ms": round((trio.current_time() - begin) * 1000),
+                },
+            )
+            with trio.CancelScope(shield=True):
+                await core.database.write(audit.append, entry)
         return _answer(result)
 
     def wire_to(self, row: Row) -> Wire:
         """The wire, if this cluster can be asked now.
 
         Raises:
-            EdgeUnreachable: its tunnel is down.
+            EdgeUnreachable: it is blocked, or its tunnel is down; the text says which, and why.
+            Forbidden: requests must not run as the edge's own account, which is all that there is.
         """
+        if row.status.phase is Phase.BLOCKED:
+            why = row.detail or str(row.status.reason or "an admin locked it")
+            text = f"{row.name} is blocked ({why}): an admin of the tenant must accept it or delete it"
+            raise EdgeUnreachable(text, code="cluster_blocked")
         wire = self._core.wire
         if not isinstance(wire, Wire) or row.status.phase not in (Phase.CONNECTED, Phase.RECONNECTING):
-            raise EdgeUnreachable(f"the tunnel of {row.name} is down", code="tunnel_down")
+            text = _WHY_DOWN.get(row.status.phase, "")
+            why = f" ({row.detail or row.status.reason})" if not text and row.status.reason else ""
+            raise EdgeUnreachable(text.format(row.name) or f"the tunnel of {row.name} is down{why}", code="tunnel_down")
+        if row.identity_mode != "service-account":
+            text = f"the identity mode of {row.name} is {row.identity_mode}, which is not available: change it back"
+            raise Forbidden(text, code="identity_mode")
         return wire
 
     # --- kubeconfigs -------------------------------------------------------------------------------------------------
@@ -98,18 +132,31 @@ class Kubectl:
         """Own kubeconfigs; an admin sees all."""
         row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfigs.list")
         owner = None if actor.may(row.tenant_id, Right.MANAGE) else actor.id
-        return await self._core.database.read(_kubeconfigs, cluster_id, owner)
+        views = await self._core.database.read(_kubeconfigs, cluster_id, owner)
+        return tuple(
+            replace(view, last_used_at=self._touched[view.id]) if view.id in self._touched else view for view in views
+        )
 
     async def issue_kubeconfig(
-        self, actor: Actor, cluster_id: str, *, ttl: float | None = None, stream: bool = False
+        self, actor: Actor, cluster_id: str, *, ttl: float | None = None, stream: bool | None = None
     ) -> IssuedKubeconfig:
-        """Make a kubeconfig. Needs re-authentication."""
+        """Make a kubeconfig. Needs re-authentication.
+
+        Args:
+            actor: whose it will be.
+            cluster_id: for which cluster.
+            ttl: seconds that it lives; None for the hub's usual time.
+            stream: whether it may open streams (exec, attach, port-forward); None for what the actor's role may.
+        """
         core = self._core
         row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfig.issue", reauth=True)
         if actor.kind != "user":
             raise Forbidden("a kubeconfig belongs to a person: sign in as one")
-        stream = stream or actor.may(row.tenant_id, Right.STREAM)
-        if stream and not actor.may(row.tenant_id, Right.STREAM):
+        if ttl is not None:
+            foreign.number("ttl", ttl, 1, foreign.LATEST)
+        may_stream = actor.may(row.tenant_id, Right.STREAM)
+        stream = may_stream if stream is None else stream
+        if stream and not may_stream:
             raise Forbidden("your role may not open streams (exec, attach, port-forward)")
         token, kubeconfig_id, now = TOKEN_PREFIX + secrets.token_urlsafe(32), core.id("kc"), core.now()
         ttl = core.settings.kubeconfig_ttl if ttl is None else ttl
@@ -151,12 +198,14 @@ class Kubectl:
             return tenant.slug, name
 
         slug, name = await core.database.write(work)
-        context = f"{slug}-{re.sub(r'[^a-z0-9-]+', '-', name.casefold())}"
+        # With the hub's own name in it, so that kubeconfigs of two hubs can be merged.
+        host = urlsplit(core.settings.public_url).netloc
+        context = f"{slug}-{name.casefold()}@{host}"
         server = f"{core.settings.public_url}/k8s/clusters/{cluster_id}"
         return IssuedKubeconfig(
             id=kubeconfig_id,
             yaml=_kubeconfig(context, server, core.ca_pem, token),
-            filename=f"{context}.kubeconfig",
+            filename=f"{re.sub(r'[^a-z0-9.-]+', '-', context)}.kubeconfig",
             context=context,
             expires_at=now + ttl,
         )
@@ -189,32 +238,37 @@ class Kubectl:
 
     # --- kubectl's door ----------------------------------------------------------------------------------------------
 
-    async def authorize(self, cluster_id: str, token: str, method: str, path: str) -> ProxyGrant:
+    async def authorize(self, asking: Asking) -> ProxyGrant:
         """Who sends this request; see `kubeproxy.Authorize`. Raises Unauthenticated, Forbidden, EdgeUnreachable."""
-        core = self._core
+        core, token = self._core, asking.token
         found = await core.database.read(_token, _digest(token)) if token.startswith(TOKEN_PREFIX) else None
         now = core.now()
-        # One answer for a token that never was, is over, or is another cluster's.
-        if found is None or found.cluster_id != cluster_id or found.revoked_at is not None or now >= found.expires_at:
-            raise Unauthenticated("this kubeconfig is not valid (any more): download a new one from the hub")
-        role = Role(found.role) if found.role is not None else None
-        grants = frozenset({Right.STREAM.value}) if found.may_stream else frozenset[str]()
-        if not found.active or role is None or not allows(role, Right.KUBECONFIG, grants):
-            raise Unauthenticated("the owner of this kubeconfig has lost the right to it")
-        row = self._presence.rows.get(cluster_id)
-        if row is None:
-            raise Unauthenticated("this cluster was removed from the hub")
+        # One answer for a token that never was, and one that is another cluster's.
+        if found is None or found.cluster_id != asking.cluster_id:
+            problem: str | None = "this kubeconfig is not valid (any more): download a new one from the hub"
+        else:
+            problem = standing.kubeconfig_problem(found, Right.KUBECONFIG, now)
+        row = self._presence.rows.get(asking.cluster_id)
+        if problem is None and row is None:
+            problem = "this cluster was removed from the hub"
+        if problem is not None or row is None or found is None:
+            self._refusals.note(asking, row, found, now)
+            self._wake.set()
+            raise Unauthenticated(problem or "")
         if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
-            await core.database.write(_touch, found.id, now)
+            # Not in the way of the request: where nothing can be written, reading goes on.
+            self._touched[found.id] = now
+            self._wake.set()
         self.wire_to(row)
         return ProxyGrant(
             user_id=found.user_id,
             email=found.email,
             tenant_id=found.tenant_id,
             tenant_slug=found.slug,
-            cluster_id=cluster_id,
-            role=role.value,
-            stream=found.stream and allows(role, Right.STREAM, grants),
+            cluster_id=asking.cluster_id,
+            role=found.role,
+            stream=standing.kubeconfig_problem(found, Right.STREAM, now) is None,
+            kubeconfig_id=found.id,
         )
 
     def record(self, record: ProxyRecord) -> None:
@@ -231,7 +285,9 @@ class Kubectl:
         """Write what was recorded, a batch in a transaction, until cancelled; the rest on the way out."""
         try:
             while True:
-                await self._wake.wait()
+                # What was refused and only counted is written when its minute is over.
+                with trio.move_on_after(SUM_EVERY if self._refusals.are_counted else math.inf):
+                    await self._wake.wait()
                 await trio.sleep(_GATHER)
                 self._wake = trio.Event()
                 await self._flush()
@@ -240,13 +296,18 @@ class Kubectl:
                 await self._flush()
 
     async def _flush(self) -> None:
+        now = self._core.now()
         batch, self._records = self._records, []
-        if not batch:
+        touched, self._touched = self._touched, {}
+        refused = self._refusals.take(now)
+        if not batch and not touched and not refused:
             return
         try:
-            await self._core.database.write(_append_all, [_entry(record) for record in batch])
+            await self._core.database.write(_write_all, [*map(_entry, batch), *refused], touched)
         except Exception:
             self._records = batch + self._records
+            self._touched = touched | self._touched
+            self._refusals.put_back(refused)
             self._wake.set()
             raise
 
@@ -316,22 +377,8 @@ def _kubeconfigs(connection: Connection, cluster_id: str, owner: str | None) -> 
 
 
 def _token(connection: Connection, digest: bytes) -> Any:
-    table, users, members, tenants = schema.kubeconfig_tokens, schema.users, schema.memberships, schema.tenants
-    is_member = (members.c.user_id == table.c.user_id) & (members.c.tenant_id == table.c.tenant_id)
-    query = (
-        select(table, users.c.email, users.c.active, members.c.role, members.c.stream.label("may_stream"))
-        .add_columns(tenants.c.slug)
-        .join(users, users.c.id == table.c.user_id)
-        .join(tenants, tenants.c.id == table.c.tenant_id)
-        .join(members, is_member, isouter=True)
-        .where(table.c.hash == digest)
-    )
+    query = standing.kubeconfigs_query().where(schema.kubeconfig_tokens.c.hash == digest)
     return connection.execute(query).one_or_none()
-
-
-def _touch(connection: Connection, kubeconfig_id: str, now: float) -> None:
-    table = schema.kubeconfig_tokens
-    connection.execute(update(table).where(table.c.id == kubeconfig_id).values(last_used_at=now))
 
 
 def _entry(record: ProxyRecord) -> audit.Entry:
@@ -345,9 +392,11 @@ def _entry(record: ProxyRecord) -> audit.Entry:
         result=record.reason or str(record.status),
         cluster_id=record.cluster_id,
         target=what,
+        remote=record.remote,
         request_id=record.request_id,
         detail={
             "identity": record.identity,
+            "status": record.status,
             "in": record.octets_in,
             "out": record.octets_out,
             "ms": round(record.seconds * 1000),
@@ -355,6 +404,9 @@ def _entry(record: ProxyRecord) -> audit.Entry:
     )
 
 
-def _append_all(connection: Connection, entries: list[audit.Entry]) -> None:
+def _write_all(connection: Connection, entries: list[audit.Entry], touched: dict[str, float]) -> None:
+    table = schema.kubeconfig_tokens
+    for kubeconfig_id, at in touched.items():
+        connection.execute(update(table).where(table.c.id == kubeconfig_id).values(last_used_at=at))
     for entry in entries:
         audit.append(connection, entry)

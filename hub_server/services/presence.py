@@ -237,6 +237,7 @@ class Presence:
             row.detail = {"uninstalled": "uninstalled", "restarting": "restarting"}.get(reason, "")
             self._event(row, "edge.goodbye", at, Reason.EDGE_SHUT_DOWN, row.detail)
             self._changed(row)
+            self._cut(row, "the edge said goodbye" + (f" ({row.detail})" if row.detail else ""))
 
     def hello(self, cluster_id: str, hello: Hello) -> str | None:
         """A control connection began; returns why it is refused, None to go on."""
@@ -250,6 +251,8 @@ class Presence:
         now = self._now()
         if row.agent_version not in (None, hello.agent_version):
             self._event(row, "edge.upgraded", now, None, f"{row.agent_version} to {hello.agent_version}")
+        if row.boots and row.boots[-1][1] != hello.boot_id:
+            self._cut(row, "the edge was restarted", is_restart=True)
         row.hello = asdict(hello)
         row.agent_version, row.chart_version = hello.agent_version[:60], hello.chart_version[:60]
         row.kube_version = hello.kube_version[:60]
@@ -356,9 +359,14 @@ class Presence:
         self._event(row, "cluster.blocked", now, reason, row.detail)
         self._alert(row, kind, row.detail, None)
         if self._core.wire is not None:
-            self._core.wire.cut(row.id)
+            self._cut(row, f"the cluster is blocked: {row.detail}")
             self._core.wire.drop_peer(row.id)
         self._changed(row)
+
+    def _cut(self, row: Row, why: str, *, is_restart: bool = False) -> None:
+        """The edge at the other end of the streams of a cluster is gone."""
+        if self._core.wire is not None:
+            self._core.wire.cut(row.id, why, is_restart=is_restart)
 
     def accept(self, row: Row) -> None:
         """An admin ended a block."""
@@ -402,6 +410,7 @@ class Presence:
                 self._event(row, "tunnel.lost", row.status.since, None, "")
             if row.status.phase is Phase.DISCONNECTED:
                 self._event(row, "tunnel.disconnected", now, row.status.reason, f"silent since {row.status.since:.0f}")
+                self._cut(row, "the edge has gone silent")
             self._changed(row)
         is_invited = row.status.phase is Phase.INVITED and row.status.reason is Reason.INVITE_PENDING
         if is_invited and row.invite_expires_at is not None and now >= row.invite_expires_at:

@@ -16,6 +16,7 @@ from hub_server.domain.roles import Right
 from hub_server.services.core import Core
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.presence import Presence, Row
+from hub_server.services.standing import ground_of
 from hub_server.services.views import Actor, DiffLine, PresetView, RbacPatch, RbacView, RuleCheck
 from hub_server.store import schema
 from hub_server.upstream import EdgeFault, Upstream
@@ -109,7 +110,8 @@ class Rbac:
         row = await self._seen(actor, cluster_id, "rbac.check")
         wish, _ = await core.database.read(_remembered, cluster_id)
         wanted = rules.permissions(rules.rules(wish))[:_MOST_QUESTIONS]
-        checks = await self._ask_all(row, wanted)
+        with core.grounds.standing_on(ground_of(actor, row.tenant_id, Right.MANAGE, cluster_id)):
+            checks = await self._ask_all(row, wanted)
         granted = {"at": core.now(), "granted": [list(_key(one)) for one, check in checks if check.granted]}
 
         def work(connection: Connection) -> None:

@@ -10,10 +10,10 @@ from sqlalchemy.exc import IntegrityError
 
 from hub_server import audit
 from hub_server.auth.passwords import make_password
-from hub_server.domain import leases
+from hub_server.domain import foreign, leases
 from hub_server.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from hub_server.domain.names import is_email, is_slug
-from hub_server.domain.roles import Right, Role
+from hub_server.domain.roles import RIGHTS, Right, Role
 from hub_server.services import addresses
 from hub_server.services.accounts import make_tenant
 from hub_server.services.core import Core
@@ -43,26 +43,24 @@ class Tenants:
     async def create(self, actor: Actor, *, slug: str, name: str) -> TenantView:
         """Make a tenant (hub administrator); the actor becomes its admin."""
         core = self._core
-        if not actor.hub_admin:
-            raise Forbidden("only an administrator of the hub makes tenants")
+        await core.permit_hub(actor, "tenant.create")
         if not is_slug(slug):
             raise Invalid("slug", "lower-case letters, digits and '-', at most 40, no '-' at the ends")
-        if not 0 < len(name.strip()) <= 100:
-            raise Invalid("name", "give the tenant a name of at most 100 characters")
+        name = foreign.text("name", name.strip(), 100, least=1)
 
         def work(connection: Connection) -> str:
             taken = select(schema.tenants.c.id).where(schema.tenants.c.slug == slug)
             if connection.execute(taken).first() is not None:
                 raise Invalid("slug", f"there is a tenant {slug} already")
             now = core.now()
-            tenant_id = make_tenant(connection, core.settings, now, core.random, slug=slug, name=name.strip())
+            tenant_id = make_tenant(connection, core.settings, now, core.random, slug=slug, name=name)
             if actor.kind == "user":
                 _join(connection, tenant_id, actor.id, Role.ADMIN, now)
             audit.append(connection, core.entry(actor, tenant_id, "tenant.create", target=slug))
             return tenant_id
 
         tenant_id = await core.database.write(work)
-        return TenantView(id=tenant_id, slug=slug, name=name.strip(), role=Role.ADMIN, ipv6=True)
+        return TenantView(id=tenant_id, slug=slug, name=name, role=Role.ADMIN, ipv6=True)
 
     # --- subnets -----------------------------------------------------------------------------------------------------
 
@@ -109,13 +107,13 @@ class Tenants:
         """Add a person; makes the account if there is none."""
         core = self._core
         await core.permit(actor, tenant_id, Right.MANAGE, "member.add", reauth=True)
-        email = email.strip()
+        _refuse_wider(actor, tenant_id, role)
+        email = foreign.text("email", email.strip(), 254)
         if not is_email(email):
             raise Invalid("email", "that is not an e-mail address")
-        if len(name.strip()) > 100:
-            raise Invalid("name", "a name has at most 100 characters")
+        name = foreign.text("name", name.strip(), 100)
         password = make_password()
-        hashed = await core.passwords.hash(password)
+        hashed = await core.passwords.hash(password, source=actor.id)
 
         def work(connection: Connection) -> NewMember:
             users, now = schema.users, core.now()
@@ -127,7 +125,7 @@ class Tenants:
                         id=user_id,
                         email=email,
                         email_key=email.casefold(),
-                        name=name.strip() or email.partition("@")[0],
+                        name=name or email.partition("@")[0],
                         password_hash=hashed,
                         must_change_password=True,
                         created_at=now,
@@ -153,8 +151,11 @@ class Tenants:
         await core.permit(actor, tenant_id, Right.MANAGE, "member.update", reauth=True)
         changes: dict[str, Any] = {}
         if role is not None:
+            _refuse_wider(actor, tenant_id, role)
             changes["role"] = role.value
         if stream is not None:
+            if stream and not actor.may(tenant_id, Right.STREAM):
+                raise Forbidden("nobody gives a right that they do not have: stream")
             changes["stream"] = stream
 
         def work(connection: Connection) -> MemberView:
@@ -181,34 +182,6 @@ class Tenants:
             _keep_an_admin(connection, tenant_id, user_id)
             connection.execute(delete(table).where(table.c.tenant_id == tenant_id, table.c.user_id == user_id))
             audit.append(connection, core.entry(actor, tenant_id, "member.remove", target=before.email))
-
-        await core.database.write(work)
-
-    async def set_active(self, actor: Actor, user_id: str, active: bool) -> None:
-        """Deactivate or activate an account (hub administrator)."""
-        core = self._core
-        if not actor.hub_admin:
-            raise Forbidden("only an administrator of the hub does that")
-        if user_id == actor.id and not active:
-            raise Conflict("you cannot deactivate yourself")
-
-        def work(connection: Connection) -> None:
-            users, now = schema.users, core.now()
-            person = connection.execute(select(users).where(users.c.id == user_id)).one_or_none()
-            if person is None:
-                raise NotFound()
-            connection.execute(update(users).where(users.c.id == user_id).values(active=active))
-            if not active:
-                # Sessions, kubeconfigs and the tokens that the person knows die in the same transaction.
-                connection.execute(delete(schema.sessions).where(schema.sessions.c.user_id == user_id))
-                tokens = schema.kubeconfig_tokens
-                live = (tokens.c.user_id == user_id) & tokens.c.revoked_at.is_(None)
-                connection.execute(update(tokens).where(live).values(revoked_at=now))
-                programs = schema.api_tokens
-                known = (programs.c.created_by == user_id) & programs.c.revoked_at.is_(None)
-                connection.execute(update(programs).where(known).values(revoked_at=now))
-            action = "account.activate" if active else "account.deactivate"
-            audit.append(connection, core.entry(actor, audit.HUB_CHAIN, action, target=person.email))
 
         await core.database.write(work)
 
@@ -280,10 +253,20 @@ def _member(connection: Connection, tenant_id: str, user_id: str) -> MemberView:
     return _member_view(row)
 
 
+def _refuse_wider(actor: Actor, tenant_id: str, role: Role) -> None:
+    """A token with some scopes of an admin must not make an admin with all of them."""
+    if wider := [right.value for right in Right if right in RIGHTS[role] and not actor.may(tenant_id, right)]:
+        raise Forbidden(f"nobody gives a right that they do not have: {', '.join(wider)}")
+
+
 def _keep_an_admin(connection: Connection, tenant_id: str, user_id: str) -> None:
-    table = schema.memberships
-    others = select(func.count()).where(
-        table.c.tenant_id == tenant_id, table.c.role == Role.ADMIN.value, table.c.user_id != user_id
+    """Refuse to take the last one who can still act; several that were deactivated do not count."""
+    table, users = schema.memberships, schema.users
+    others = (
+        select(func.count())
+        .join(users, users.c.id == table.c.user_id)
+        .where(table.c.tenant_id == tenant_id, table.c.role == Role.ADMIN.value, users.c.active)
     )
-    if not connection.execute(others).scalar_one():
-        raise Conflict("a tenant keeps at least one admin", code="last_admin")
+    mine = _member(connection, tenant_id, user_id)
+    if mine.role is Role.ADMIN and not connection.execute(others.where(users.c.id != user_id)).scalar_one():
+        raise Conflict("a tenant keeps at least one active admin: make another one first", code="last_admin")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit
-from hub_server.domain.errors import Invalid, NotFound
+from hub_server.domain import foreign
+from hub_server.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from hub_server.domain.roles import Right, Role, allows
+from hub_server.services import authority
 from hub_server.services.accounts import TOKEN_PREFIX
 from hub_server.services.core import Core
 from hub_server.services.views import Actor, NewToken, TokenView
 from hub_server.store import schema
+
+LONGEST: Final = 10 * 365 * 86400.0
 
 
 class Tokens:
@@ -34,18 +38,24 @@ class Tokens:
     async def create(
         self, actor: Actor, tenant_id: str, *, name: str, role: Role, scopes: Sequence[str], ttl: float | None = None
     ) -> NewToken:
-        """Make a token; shown once. Scopes are `domain.roles.Right` values. Needs re-authentication."""
+        """Make a token; shown once. Scopes are `domain.roles.Right` values. Needs re-authentication.
+
+        Raises:
+            Invalid: a field is wrong.
+            Forbidden: a scope that the maker does not have.
+            Conflict: too many tokens made one another.
+        """
         core = self._core
         await core.permit(actor, tenant_id, Right.MANAGE, "token.create", reauth=True)
-        name = name.strip()
-        if not 0 < len(name) <= 100:
-            raise Invalid("name", "give the token a name of at most 100 characters")
+        name = foreign.text("name", name.strip(), 100, least=1)
         unknown = [scope for scope in scopes if scope not in set(Right) or not allows(role, Right(scope))]
         if not scopes or unknown:
             problem = f"the role {role.value} has no {', '.join(unknown)}" if unknown else "choose at least one scope"
             raise Invalid("scopes", problem)
-        if ttl is not None and ttl <= 0:
-            raise Invalid("ttl", "a positive number of seconds")
+        if wider := [scope for scope in scopes if not actor.may(tenant_id, Right(scope))]:
+            raise Forbidden(f"a token never may more than who makes it: you have no {', '.join(wider)}")
+        if ttl is not None:
+            foreign.number("ttl", ttl, 1, LONGEST)
         now, secret = core.now(), TOKEN_PREFIX + secrets.token_urlsafe(32)
         values = {
             "id": core.id("tk"),
@@ -60,10 +70,14 @@ class Tokens:
         }
 
         def work(connection: Connection) -> Any:
-            connection.execute(insert(schema.api_tokens).values(**values))
+            table = schema.api_tokens
+            connection.execute(insert(table).values(**values))
+            made = connection.execute(select(table).where(table.c.id == values["id"])).one()
+            if authority.of_token(connection, made, now) is None:
+                raise Conflict("this token was made by a token that was made by a token ...: sign in to make another")
             detail = {"role": role.value, "scopes": values["scopes"]}
             audit.append(connection, core.entry(actor, tenant_id, "token.create", target=name, detail=detail))
-            return connection.execute(select(schema.api_tokens).where(schema.api_tokens.c.id == values["id"])).one()
+            return made
 
         return NewToken(_view(await core.database.write(work)), secret)
 

@@ -40,17 +40,20 @@ class Actor:
     request_id: str = ""
 
     def may(self, tenant_id: str, right: Right) -> bool:
-        """For pages that hide what a role lacks. The services check again."""
+        """Whether role and scopes allow it: what services decide by, and pages hide by."""
         role = self.roles.get(tenant_id)
-        return role is not None and allows(role, right, self.grants.get(tenant_id, frozenset()))
+        if role is None or (self.scopes is not None and right not in self.scopes):
+            return False
+        return allows(role, right, self.grants.get(tenant_id, frozenset()))
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """The outcome of a sign-in: set `cookie` with the attributes of `hub_server.auth.cookies.set_session`."""
+    """The outcome of a sign-in: set both with `hub_server.auth.cookies`, `set_session` and `set_device`."""
 
     actor: Actor
     cookie: str
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,19 @@ class MemberView:
     stream: bool
     active: bool
     joined_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """An account of the hub, as its administrators see it."""
+
+    id: str
+    email: str
+    name: str
+    hub_admin: bool
+    active: bool
+    created_at: float
+    last_used_at: float | None  # of the session used last; None without one
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,11 @@ def sqlite_url(path: Path) -> URL:
 
 
 class Database:
-    """One engine, a limiter for readers and one for writers."""
+    """One engine, a limiter for readers and one for writers.
+
+    Attributes:
+        on_commit: called on trio's thread after every transaction that `write` committed.
+    """
 
     def __init__(self, url: str | URL) -> None:
         """Open nothing yet; the first unit of work connects."""
@@ -38,6 +42,7 @@ class Database:
         self.engine = _engine(self.url, self.is_sqlite)
         self._readers = trio.CapacityLimiter(READERS)
         self._writers = trio.CapacityLimiter(1 if self.is_sqlite else READERS)
+        self.on_commit: list[Callable[[], None]] = []
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that only looks."""
@@ -50,9 +55,12 @@ class Database:
 
         A unit that began runs to its end even if the waiting is cancelled: nothing is ever half done.
         """
-        return await trio.to_thread.run_sync(
+        result = await trio.to_thread.run_sync(
             lambda: self.write_here(work, *args, **kwargs), limiter=self._writers, abandon_on_cancel=False
         )
+        for tell in self.on_commit:
+            tell()
+        return result
 
     def read_here(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same on the calling thread, for commands."""

@@ -3,14 +3,13 @@
 A stream wakes up for what `services.live` tells and renders again the parts that it concerns; a part that came out the
 same is not sent. Every five seconds it also says when each row was seen, and notices what only time changes. An unnamed
 event holds `<hx-partial>` elements that htmx puts in place; the event `seen` holds times for the page's script. Where
-the browser missed more than the hub remembers, it is told to load the page again.
+the browser missed more than the hub remembers, it is told to load the page again; where its session ended, `ended`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -20,13 +19,16 @@ from starlette.types import Receive, Scope, Send
 
 from hub_server import supervise
 from hub_server.domain.errors import HubError
+from hub_server.domain.roles import Right
+from hub_server.grounds import GroundLost
 from hub_server.nursery import unwrapped
+from hub_server.services.standing import ground_of
 from hub_server.services.views import LiveEvent
 from hub_server.web import render
 from hub_server.web.site import Visit
 
 BEAT = 5.0  # seconds between two looks at what only time changes
-LIFE = 300.0  # seconds until a stream ends and the browser asks again, so that an ended session is noticed
+LIFE = 300.0  # seconds until a stream ends and the browser asks again, so that an open page keeps its session
 
 
 @dataclass(slots=True)
@@ -65,6 +67,10 @@ class Pen:
         )
         await self._write("\n".join(lines) + "\n\n")
 
+    async def ended(self, why: str) -> None:
+        """Say that nobody may see this any more: the page then leads to sign-in, or to what the hub says of it now."""
+        await self.message(why, event="ended")
+
     async def comment(self) -> None:
         """Keep the connection from looking idle."""
         await self._write(":\n\n")
@@ -88,12 +94,17 @@ class Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until the browser leaves or the session may not see it any more."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        pen, actor, grounds = Pen(send), self.visit.actor, self.visit.services.grounds
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LIFE
             supervise.start_part(nursery, self._until_gone, receive, nursery.cancel_scope)
-            # The session ended or the thing is gone: the page asks again and is told why.
-            with suppress(HubError), unwrapped():
-                await self._serve(Pen(send))
+            try:
+                with grounds.standing_on(ground_of(actor, self.tenant_id, Right.SEE)), unwrapped():
+                    await self._serve(pen)
+            except GroundLost as lost:
+                await pen.ended(lost.detail)
+            except HubError:
+                pass  # the thing is gone: the page asks again and is told why
             nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await send({"type": "http.response.body", "body": b"", "more_body": False})

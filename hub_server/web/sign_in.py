@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hub_server.auth.cookies import clear_session, set_session
-from hub_server.domain.errors import TooMany, Unauthenticated
+from hub_server.auth.cookies import DEVICE_COOKIE, clear_session, set_device, set_session
+from hub_server.domain.errors import TooMany, Unauthenticated, Unavailable
 from hub_server.services import Services
 from hub_server.web import render
 from hub_server.web.site import Visit, is_from_here, safe_next, see_other
@@ -48,12 +48,17 @@ def submit(services: Services) -> Endpoint:
                 password,
                 remote=request.client.host if request.client else "",
                 user_agent=request.headers.get("User-Agent", "")[:256],
+                device=request.cookies.get(DEVICE_COOKIE, ""),
                 request_id=str(getattr(request.state, "request_id", "")),
             )
-        except (Unauthenticated, TooMany) as refusal:
-            return _form(services, next=address, email=email, error=refusal.detail, status=refusal.status)
+        except (Unauthenticated, TooMany, Unavailable) as refusal:
+            answer = _form(services, next=address, email=email, error=refusal.detail, status=refusal.status)
+            if isinstance(refusal, (TooMany, Unavailable)):
+                answer.headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+            return answer
         answer = see_other("/profile" if signed_in.actor.must_change_password else address)
         set_session(answer, signed_in.cookie)
+        set_device(answer, signed_in.device)
         return answer
 
     return endpoint

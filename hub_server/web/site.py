@@ -136,6 +136,10 @@ def handle(services: Services, handler: Handler) -> Callable[[Request], Awaitabl
         if actor is None or actor.kind != "user":
             if request.method != "GET":
                 return error_page(Unauthenticated("your session has ended: sign in and try again"), None, services)
+            if request.url.path.endswith("/live") and "text/event-stream" in request.headers.get("Accept", ""):
+                # A page that comes back after its session ended: it cannot follow a redirect of its stream.
+                told = "event: ended\ndata: your session has ended: sign in again\n\n"
+                return Response(told, media_type="text/event-stream", headers=render.HEADERS)
             if request.headers.get("HX-Request") == "true":
                 return Response(status_code=401, headers={**render.HEADERS, "HX-Redirect": "/sign-in"})
             address = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -75,7 +75,7 @@ def visit(site: Site, chromium: Browser) -> Iterator[Open]:
             page.fill("#email", site.email)
             page.fill("#password", site.password)
             page.press("#password", "Enter")
-            page.wait_for_url("**/profile")
+            page.wait_for_url(lambda url: "sign-in" not in url)
         page.goto(path)
         return page
 

@@ -52,6 +52,7 @@ class Cable:
     realms: dict[str, RealmRecord] = field(default_factory=dict)
     peers: dict[str, PeerRecord] = field(default_factory=dict)
     was_cut: list[str] = field(default_factory=list)
+    cuts: list[tuple[str, str, bool]] = field(default_factory=list)  # whose, why, of an earlier session only
     known: dict[str, PeerFacts] = field(default_factory=dict)
 
     def put_realm(self, realm: RealmRecord) -> None:
@@ -66,8 +67,9 @@ class Cable:
     def facts(self, cluster_id: str) -> PeerFacts | None:
         return self.known.get(cluster_id)
 
-    def cut(self, cluster_id: str) -> None:
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
         self.was_cut.append(cluster_id)
+        self.cuts.append((cluster_id, why, is_restart))
 
 
 class Key:
@@ -231,6 +233,7 @@ async def clocked_hub(
             envelope=envelope,
             settings=settings,
             now=clock,
+            monotonic=clock,
             live=Live(clock),
             passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
             hub_key=bytes(private_key.public_key),
@@ -239,7 +242,8 @@ async def clocked_hub(
         )
         presence = Presence(core)
         services = build(core, presence)
-        password = await services.accounts.ensure_first_administrator() or password
+        given = await services.accounts.ensure_first_administrator()
+        password = given or password
         for_wire = await presence.load()
         for realm in for_wire[0]:
             wire.put_realm(realm)
@@ -248,6 +252,12 @@ async def clocked_hub(
         signed_in = await services.accounts.sign_in(
             settings.admin_email, password, remote="198.51.100.7", user_agent="test"
         )
+        if given is not None:  # it is good for nothing else
+            password = "correct horse battery staple"
+            await services.accounts.change_password(signed_in.actor, given, password)
+            signed_in = await services.accounts.sign_in(
+                settings.admin_email, password, remote="198.51.100.7", user_agent="test"
+            )
         joining = Joining(core, presence, bytes(private_key))
         yield Bench(
             core=core,

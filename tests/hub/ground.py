@@ -56,6 +56,7 @@ class NotedWire:
     realms: dict[str, RealmRecord] = field(default_factory=dict)
     peers: dict[str, PeerRecord] = field(default_factory=dict)
     was_cut: list[str] = field(default_factory=list)
+    cuts: list[tuple[str, str, bool]] = field(default_factory=list)  # whose, why, of an earlier session only
 
     def put_realm(self, realm: RealmRecord) -> None:
         self.realms[realm.tenant_id] = realm
@@ -69,8 +70,9 @@ class NotedWire:
     def facts(self, cluster_id: str) -> PeerFacts | None:
         return None
 
-    def cut(self, cluster_id: str) -> None:
+    def cut(self, cluster_id: str, why: str, *, is_restart: bool = False) -> None:
         self.was_cut.append(cluster_id)
+        self.cuts.append((cluster_id, why, is_restart))
 
 
 @dataclass
@@ -103,6 +105,7 @@ class Ground:
             envelope=Envelope(MASTER),
             settings=Settings(data=folder, **(values | more)),
             now=clock,
+            monotonic=clock,
             live=Live(clock),
             passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
             hub_key=bytes(wgpy.PrivateKey(HUB_KEY).public_key),

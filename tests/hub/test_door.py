@@ -139,7 +139,7 @@ async def test_the_visitor_is_whom_trusted_proxies_name(peer: str, forwarded: li
     async def nowhere(message: Any) -> None:
         pass
 
-    door = Door(site, site, frozenset({"10.0.0.1", "10.0.0.2"}))
+    door = Door(site, site, frozenset({"10.0.0.1", "10.0.0.2"}), "https://hub")
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
     scope: Any = {"type": "http", "path": "/", "client": (peer, 1), "headers": headers}
     await door(scope, None, nowhere)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ GOOD = [
 FORBIDDEN = [
     "Authorization", "Cookie", "X-Forwarded-For", "X-Forwarded-Proto", "X-Remote-User", "X-Remote-Group",
     "X-Remote-Extra-Scopes", "Proxy-Authorization", "Daalu-Identity", "Daalu-Request-Id", "Host", "TE", "Trailer",
-    "Accept-Encoding", "X-Real-Ip", "Forwarded", "Keep-Alive", "Proxy-Connection", "Upgrade",
+    "X-Real-Ip", "Forwarded", "Keep-Alive", "Proxy-Connection", "Upgrade",
 ]  # fmt: skip
 IMPERSONATING = ["Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-Scopes"]
 

@@ -10,8 +10,10 @@ import pytest
 
 from hub_server.domain.errors import Forbidden, Invalid, NotFound, ReauthRequired, Unauthenticated
 from hub_server.domain.roles import Role
+from hub_server.kubeproxy import Asking
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.views import Actor, IssuedKubeconfig
+from hub_server.wire import Wire
 from tests.hub.clocked import Bench, clocked_hub
 
 
@@ -35,7 +37,7 @@ async def _issued(hub: Bench, cluster: str, **more: float) -> str:
 
 async def _is_good(hub: Bench, cluster: str, token: str) -> bool:
     try:
-        await hub.services.kubectl.authorize(cluster, token, "GET", "/version")
+        await hub.services.kubectl.authorize(Asking(cluster, token))
     except Unauthenticated:
         return False
     return True
@@ -46,7 +48,7 @@ async def test_it_lives_for_eight_hours_and_is_stored_as_a_hash(tmp_path: Path) 
     async with clocked_hub(tmp_path) as hub:
         cluster = await hub.joined("acme")
         token = await _issued(hub, cluster)
-        grant = await hub.services.kubectl.authorize(cluster, token, "GET", "/version")
+        grant = await hub.services.kubectl.authorize(Asking(cluster, token))
         assert (grant.email, grant.cluster_id, grant.role, grant.tenant_slug) == (
             "admin@localhost", cluster, "admin", "default",
         )  # fmt: skip
@@ -79,7 +81,7 @@ async def test_it_dies_at_once(tmp_path: Path, end: str) -> None:
             case "demoted":
                 await tenants.update_member(admin, hub.tenant_id, signed_in.actor.id, role=Role.VIEWER)
             case "deactivated":
-                await tenants.set_active(admin, signed_in.actor.id, False)
+                await hub.services.people.set_active(admin, signed_in.actor.id, False)
             case "removed":
                 await tenants.remove_member(admin, hub.tenant_id, signed_in.actor.id)
         assert not await _is_good(hub, cluster, token)
@@ -121,7 +123,7 @@ async def test_the_list_shows_use_and_an_operator_sees_only_own_ones(tmp_path: P
     async with clocked_hub(tmp_path) as hub:
         cluster, kubectl = await hub.joined("acme"), hub.services.kubectl
         token = await _issued(hub, cluster)
-        await kubectl.authorize(cluster, token, "GET", "/version")
+        await kubectl.authorize(Asking(cluster, token))
         [view] = await kubectl.kubeconfigs(hub.admin, cluster)
         assert (view.email, view.last_used_at) == ("admin@localhost", hub.clock())
         stranger = Actor("user", "us_other", "op@example.com", "Op", roles={hub.tenant_id: Role.OPERATOR})
@@ -129,3 +131,74 @@ async def test_the_list_shows_use_and_an_operator_sees_only_own_ones(tmp_path: P
         with pytest.raises(NotFound):
             await kubectl.revoke_kubeconfig(stranger, cluster, view.id)
         assert await _is_good(hub, cluster, token)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, True), (False, False), (True, True)])
+async def test_stream_narrows_what_the_role_may(tmp_path: Path, asked: bool | None, given: bool) -> None:
+    async with clocked_hub(tmp_path) as hub:
+        cluster, kubectl = await hub.joined("acme"), hub.services.kubectl
+        issued = await kubectl.issue_kubeconfig(await hub.authenticated(), cluster, stream=asked)
+        assert (await kubectl.authorize(Asking(cluster, token_of(issued)))).stream is given
+        [view] = await kubectl.kubeconfigs(hub.admin, cluster)
+        assert view.stream is given
+
+
+async def test_the_api_narrows_as_well(tmp_path: Path) -> None:
+    async with clocked_hub(tmp_path) as hub:
+        cluster = await hub.joined("acme")
+        await hub.authenticated()
+        async with hub.client(signed_in=True) as client:
+            for body, given in (({}, True), ({"stream": False}, False)):
+                answer = await client.post(f"/v1/clusters/{cluster}/kubeconfigs", json=body)
+                assert answer.status_code in (200, 201), answer.text
+                newest = (await hub.services.kubectl.kubeconfigs(hub.admin, cluster))[0]
+                assert newest.stream is given
+                hub.clock.at += 1
+
+
+async def test_the_names_hold_the_hub_so_that_two_hubs_can_be_merged(tmp_path: Path) -> None:
+    async with clocked_hub(tmp_path, public_url="https://hub.example:8443") as hub:
+        cluster = await hub.joined("A.cme-1")
+        issued = await hub.services.kubectl.issue_kubeconfig(await hub.authenticated(), cluster)
+        assert issued.context == "default-a.cme-1@hub.example:8443"
+        assert issued.yaml.count(f'name: "{issued.context}"') == 3
+        assert issued.filename == "default-a.cme-1-hub.example-8443.kubeconfig"
+
+
+async def test_its_last_use_is_not_written_in_the_way_of_the_request(tmp_path: Path) -> None:
+    """Where nothing can be written, reading goes on; what could not be written is written later."""
+    async with clocked_hub(tmp_path) as hub:
+        cluster, kubectl = await hub.joined("acme"), hub.services.kubectl
+        token = await _issued(hub, cluster)
+        hub.core.database.write_here(
+            lambda connection: connection.exec_driver_sql(
+                "CREATE TRIGGER full BEFORE UPDATE ON kubeconfig_tokens BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+            )
+        )
+        assert await _is_good(hub, cluster, token)
+        with pytest.raises(Exception, match="disk is full"):
+            await kubectl._flush()
+        assert await _is_good(hub, cluster, token)
+        hub.core.database.write_here(lambda connection: connection.exec_driver_sql("DROP TRIGGER full"))
+        await kubectl._flush()
+        assert kubectl._touched == {}
+        [view] = await kubectl.kubeconfigs(hub.admin, cluster)
+        assert view.last_used_at == hub.clock()
+
+
+async def test_only_the_identity_that_works_can_be_set_and_no_other_is_ever_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    async with clocked_hub(tmp_path) as hub:
+        cluster, clusters = await hub.joined("acme"), hub.services.clusters
+        with pytest.raises(Invalid, match="not available yet"):
+            await clusters.update(hub.admin, cluster, identity_mode="per-user")
+        await clusters.update(hub.admin, cluster, identity_mode="service-account")
+        # Set by an earlier release: a request must not run as the edge's own account then.
+        hub.presence.rows[cluster].identity_mode = "per-user"
+        hub.core.wire = object.__new__(Wire)
+        token = await _issued(hub, cluster)
+        with pytest.raises(Forbidden, match="per-user, which is not available"):
+            await hub.services.kubectl.authorize(Asking(cluster, token))
+        hub.core.wire = hub.wire

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
+import gzip
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
 import pytest
@@ -14,7 +16,10 @@ import trio
 
 from hub_server.domain.errors import NotFound
 from hub_server.domain.records import ProxyGrant, ProxyRecord
-from hub_server.kubeproxy import KubeProxy, Limits, Refusal
+from hub_server.domain.roles import Right
+from hub_server.grounds import Ground, Grounds
+from hub_server.kubeproxy import Asking, KubeProxy, Refusal
+from hub_server.rooms import Limits, Share
 from hub_server.wire import EDGE_PORT, Wire
 from tests.hub.edges import Edge, open_hub
 
@@ -66,11 +71,16 @@ class Door:
         self.grant = ProxyGrant("u1", "ada@example.com", "t1", "acme", "cl_1", "operator")
         self.problem: Exception | None = None
         self.records: list[ProxyRecord] = []
-        self.asked: list[tuple[str, str, str, str]] = []
-        self.app = KubeProxy(wire, self.authorize, self.records.append, **more)
+        self.asked: list[Asking] = []
+        self.gone: dict[Ground, str] = {}
+        self.grounds = Grounds(self.lost)
+        self.app = KubeProxy(wire, self.authorize, self.records.append, self.grounds, **more)
 
-    async def authorize(self, cluster_id: str, token: str, method: str, path: str) -> ProxyGrant:
-        self.asked.append((cluster_id, token, method, path))
+    async def lost(self, grounds: Collection[Ground]) -> Mapping[Ground, str]:
+        return {ground: self.gone[ground] for ground in grounds if ground in self.gone}
+
+    async def authorize(self, asking: Asking) -> ProxyGrant:
+        self.asked.append(asking)
         if self.problem is not None:
             raise self.problem
         return self.grant
@@ -87,6 +97,7 @@ class Door:
         token: bytes | None = b"Bearer dlk_x",
         raw_path: bytes | None = None,
         kind: str = "http",
+        left: list[bytes] | None = None,
     ) -> Reply:
         reply = reply or Reply()
         target, _, query = path.partition("?")
@@ -96,12 +107,15 @@ class Door:
             await trio.lowlevel.checkpoint()
             if pieces:
                 piece = pieces.pop(0)
+                if left:
+                    left.pop()
                 return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
             await (trio.Event() if hang_up is None else hang_up).wait()
             return {"type": "http.disconnect"}
 
         scope = {
             "type": kind,
+            "client": ("192.0.2.7", 40000),
             "method": method,
             "raw_path": raw_path or b"/k8s/clusters/cl_1" + target.encode(),
             "query_string": query.encode(),
@@ -162,7 +176,7 @@ async def test_a_get_goes_through_and_comes_back_and_is_recorded() -> None:
     lines = head.decode().split("\r\n")
     assert lines[0] == "GET /api/v1/namespaces/a/pods?limit=5 HTTP/1.1"
     assert {line.partition(":")[0].lower() for line in lines[1:]} == {"host", "accept", "daalu-request-id"}
-    assert door.asked == [("cl_1", "dlk_x", "GET", "/api/v1/namespaces/a/pods")]
+    assert [asking[:5] for asking in door.asked] == [("cl_1", "dlk_x", "GET", "/api/v1/namespaces/a/pods", "192.0.2.7")]
     [record] = door.records
     assert (record.verb, record.resource, record.namespace, record.status) == ("list", "pods", "a", 200)
     assert (record.octets_out, record.identity, record.query, record.phase) == (
@@ -171,6 +185,7 @@ async def test_a_get_goes_through_and_comes_back_and_is_recorded() -> None:
         "limit=5",
         "close",
     )
+    assert (record.remote, record.reason) == ("192.0.2.7", None)
     assert record.request_id == reply.headers["daalu-request-id"]
 
 
@@ -265,8 +280,7 @@ async def test_many_followed_logs_half_of_them_aborted_and_the_others_lose_nothi
                 await go.wait()
         await stream.send_all(b"0\r\n\r\n")
 
-    limits = Limits(per_user=200)
-    async with open_door(handler, limits=limits) as (door, _):
+    async with open_door(handler) as (door, _):
         replies, ends = [Reply() for _ in range(100)], [trio.Event() for _ in range(100)]
         async with trio.open_nursery() as nursery:
 
@@ -320,6 +334,126 @@ async def test_a_slow_reader_holds_its_own_stream_and_never_more_than_its_buffer
         assert (await door.get("/fast")).status == 200
         hang_up.set()
         go_on.set()
+
+
+# --- grounds ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_lost_its_ground_is_broken_off_and_the_audit_says_why() -> None:
+    handler, _ = saying(CHUNKED + b"4\r\none\n\r\n")
+    async with open_door(handler) as (door, _):
+        door.grant = dataclasses.replace(door.grant, kubeconfig_id="kc_1")
+        reply = Reply()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: door.get("/api/v1/pods?watch=1", reply=reply))
+                await reply.until(4)
+                [ground] = door.grounds._streams
+                assert ground == Ground("kubeconfig", "kc_1", "t1", Right.KUBECONFIG, "cl_1")
+                door.gone[ground] = "this kubeconfig was revoked"
+                await door.grounds.look()
+        assert (reply.status, reply.is_whole) == (200, False)
+        assert [(record.phase, record.status, record.reason) for record in door.records] == [
+            ("open", 200, None),
+            ("close", 200, "ground_lost"),
+        ]
+
+
+async def test_a_request_that_loses_its_ground_before_an_answer_is_told_so() -> None:
+    asked = trio.Event()
+
+    async def handler(stream: Any, head: bytes) -> None:
+        asked.set()
+        await trio.sleep_forever()
+
+    async with open_door(handler) as (door, _):
+        reply = Reply()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: door.get(reply=reply))
+                await asked.wait()
+                door.gone = dict.fromkeys(door.grounds._streams, "this kubeconfig was revoked")
+                await door.grounds.look()
+        assert (reply.status, reply.message) == (401, "this kubeconfig was revoked")
+
+
+async def test_a_reader_that_goes_after_the_last_octet_has_not_hung_up() -> None:
+    """Servers say that a client is gone when the answer is complete, too; some in the middle of sending its end."""
+    handler, _ = saying(OK)
+    async with open_door(handler) as (door, _):
+        reply, hang_up = Reply(), trio.Event()
+        send = reply.send
+
+        async def send_and_go(message: MutableMapping[str, Any]) -> None:
+            await send(message)
+            if reply.is_whole:
+                hang_up.set()
+                await trio.testing.wait_all_tasks_blocked()
+
+        reply.send = send_and_go  # type: ignore[method-assign]
+        await door.get(reply=reply, hang_up=hang_up)
+        assert [(record.status, record.reason) for record in door.records] == [(200, None)]
+
+
+async def test_a_server_that_says_by_an_error_that_the_client_is_gone_is_understood() -> None:
+    handler, _ = saying(OK)
+    async with open_door(handler) as (door, _):
+        reply = Reply()
+
+        async def gone() -> None:
+            raise BrokenPipeError
+
+        reply.pause = gone
+        await door.get(reply=reply)
+        assert [record.reason for record in door.records] == ["ClientGone"]
+
+
+# --- what client-go and the API server say to each other --------------------------------------------------------------
+
+
+async def test_fields_of_caching_and_encoding_pass_both_ways_and_an_encoded_body_is_not_touched() -> None:
+    packed = gzip.compress(b'{"kind":"List"}')
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nVary: Accept\r\n"
+    answer += b"Vary: Accept-Encoding\r\nETag: W/abc\r\nExpires: 0\r\nLast-Modified: x\r\n"
+    answer += b"X-Kubernetes-PF-FlowSchema-UID: 1\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+    not_modified = b"HTTP/1.1 304 Not Modified\r\nETag: W/abc\r\n\r\n"
+    handler, heads = saying(answer, not_modified, OK)
+    asking = [(b"accept-encoding", b"gzip"), (b"if-none-match", b"W/abc"), (b"if-modified-since", b"x")]
+    async with open_door(handler) as (door, _):
+        reply = await door.get("/openapi/v3", headers=asking)
+        assert gzip.decompress(reply.body) == b'{"kind":"List"}'
+        assert {name: reply.headers[name] for name in ("content-encoding", "etag", "expires", "last-modified")} == {
+            "content-encoding": "gzip", "etag": "W/abc", "expires": "0", "last-modified": "x",
+        }  # fmt: skip
+        assert reply.headers["x-kubernetes-pf-flowschema-uid"] == "1"
+        again = await door.get("/openapi/v3", headers=asking)
+        assert (again.status, again.body, again.is_whole) == (304, b"", True)
+        assert (await door.get()).body == b"{}", "the connection goes on behind an answer without a body"
+    lines = {line.partition(":")[0].lower() for line in heads[0].decode().split("\r\n")[1:]}
+    assert {"accept-encoding", "if-none-match", "if-modified-since"} <= lines
+
+
+async def test_the_answer_to_head_has_a_length_and_no_body_refused_or_not() -> None:
+    handler, _ = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", OK)
+    async with open_door(handler) as (door, _):
+        reply = await door.get(method="HEAD")
+        assert (reply.status, reply.headers["content-length"], reply.body, reply.is_whole) == (200, "1000", b"", True)
+        assert (await door.get()).body == b"{}"
+        door.problem = NotFound()
+        refused = await door.get(method="HEAD")
+        assert (refused.status, refused.body, refused.is_whole) == (404, b"", True)
+        assert int(refused.headers["content-length"]) > 0
+
+
+async def test_a_refusal_about_secrets_tells_helm_why() -> None:
+    """helm keeps its releases in Secrets; client-go prints warnings, and not only the words of the 403."""
+    refused = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    handler, _ = saying(refused)
+    async with open_door(handler) as (door, _):
+        reply = await door.get("/api/v1/namespaces/a/secrets?labelSelector=owner%3Dhelm")
+        assert (reply.status, reply.body) == (403, b"{}")
+        assert reply.headers["warning"].startswith('299 - "Secrets are not among')
+        assert "warning" not in (await door.get("/api/v1/namespaces/a/pods")).headers
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -378,6 +512,55 @@ async def test_streaming_needs_its_right_then_a_newer_kubectl_then_the_next_rele
         assert (await door.get("/api/v1/nodes/n/proxy/metrics")).status == 200
 
 
+async def test_after_a_refused_websocket_spdy_says_what_the_websocket_said() -> None:
+    """A newer kubectl falls back to SPDY and prints what it gets there; an old one never tried anything else."""
+    handler, heads = saying(OK)
+    spdy = [(b"Connection", b"Upgrade"), (b"Upgrade", b"SPDY/3.1")]
+    websocket = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    path = "/api/v1/namespaces/a/pods/b/exec?command=sh"
+    async with open_door(handler) as (door, _):
+        door.grant = ProxyGrant("u1", "a@b", "t1", "acme", "cl_1", "admin", stream=True)
+        first = await door.get(path, headers=websocket, kind="websocket")
+        second = await door.get(path, method="POST", headers=spdy)
+        assert (first.status, second.status) == (501, 501)
+        assert first.message == second.message
+        other = "/api/v1/namespaces/a/pods/c/exec?command=sh"
+        assert "1.31" in (await door.get(other, method="POST", headers=spdy)).message
+        door.grant = dataclasses.replace(door.grant, user_id="u2")
+        assert "1.31" in (await door.get(path, method="POST", headers=spdy)).message
+    assert heads == []
+
+
+async def test_who_is_still_sending_a_body_is_heard_out_before_a_refusal() -> None:
+    """Else the connection is closed under the sender, who sees a broken pipe instead of the reason."""
+    taken: list[bytes] = []
+
+    async def early(stream: Any, head: bytes) -> None:
+        await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig!")
+        await stream.aclose()
+
+    async with open_door(early, limits=Limits(2**20, Share(9, 9, 9), Share(9, 9, 9))) as (door, _):
+
+        async def post(size: int, **more: Any) -> Reply:
+            pieces = [bytes(2**16)] * (size // 2**16)
+            taken[:] = [bytes(1)] * len(pieces)
+            return await door.get(
+                method="POST", headers=[(b"content-length", b"%d" % size)], body=pieces, left=taken, **more
+            )
+
+        for size in (2**19, 2**21):
+            reply = await post(size)
+            assert (reply.status, taken) == (413, [])
+        assert door.records[-1].reason == "RequestEntityTooLarge"
+        door.problem = Refusal(401, "this kubeconfig is not valid")
+        reply = await post(2**21)
+        assert (reply.status, taken) == (401, [])
+        assert "connection" not in reply.headers
+        endless = await post(2**26)
+        assert (endless.status, endless.headers["connection"]) == (401, "close")
+        assert taken, "but not for ever"
+
+
 async def test_limits_of_bodies_users_and_clusters() -> None:
     stop = trio.Event()
 
@@ -385,7 +568,7 @@ async def test_limits_of_bodies_users_and_clusters() -> None:
         await stop.wait()
         await stream.send_all(OK)
 
-    async with open_door(handler, limits=Limits(request_body=10, per_user=2, per_cluster=3)) as (door, _):
+    async with open_door(handler, limits=Limits(10, Share(2, 2, 3), Share(2, 2, 3))) as (door, _):
         assert (await door.get(method="POST", headers=[(b"content-length", b"11")])).status == 413
         chunked = [(b"transfer-encoding", b"chunked")]
         assert (await door.get(method="POST", headers=chunked, body=[b"123456", b"123456"])).status == 413
@@ -399,6 +582,11 @@ async def test_limits_of_bodies_users_and_clusters() -> None:
             nursery.start_soon(door.get)
             await trio.testing.wait_all_tasks_blocked()
             assert "this cluster" in (await door.get()).message
+            # What is followed has places of its own.
+            watch = Reply()
+            nursery.start_soon(lambda: door.get("/api/v1/pods?watch=1", reply=watch))
+            await trio.testing.wait_all_tasks_blocked()
+            assert watch.status == 0
             stop.set()
         assert (await door.get()).status == 200
 
@@ -428,8 +616,8 @@ async def test_a_row_that_is_cut_breaks_its_streams_off() -> None:
 
         nursery.start_soon(follow)
         await reply.until(4)
-        door.app._upstream._wire.drop_peer("cl_1")
-        with trio.fail_after(1):
+        door.app._upstream._wire.cut("cl_1", "the edge was restarted")
+        with trio.fail_after(20):
             await trio.sleep_forever()
     assert not reply.is_whole
     assert door.records[-1].reason == "EdgeFault"

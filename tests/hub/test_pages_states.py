@@ -246,7 +246,6 @@ async def test_deleting_needs_the_name_and_the_password(tmp_path: Path) -> None:
 
 async def test_a_password_is_changed_and_sessions_are_ended(tmp_path: Path) -> None:
     async with whole_hub(tmp_path) as whole, whole.client(signed_in=True) as client:
-        assert "Choose your own" in await get(client, "/t/default/clusters")
         new = "correct horse battery"
         for fields, where in (
             ({"old": whole.password, "new": new, "again": "other"}, "again"),
@@ -269,7 +268,6 @@ async def test_a_password_is_changed_and_sessions_are_ended(tmp_path: Path) -> N
             [end] = re.findall(r'action="(/profile/sessions/[^"]+/end)"', page)
             await post(client, whole, end)
             assert (await other.get("/t/default/clusters", headers=cookie)).status_code == 303
-        assert "Choose your own" not in await get(client, "/t/default/clusters")
         await post(client, whole, "/sign-out")
         assert (await client.get("/t/default/clusters")).status_code == 303
 
@@ -326,9 +324,7 @@ async def test_another_tenant_s_cluster_is_not_there(tmp_path: Path) -> None:
         added = await whole.services.tenants.add_member(
             again.actor, other.id, email="eve@other.example", name="Eve", role=Role.ADMIN
         )
-        signed_in = await whole.services.accounts.sign_in(
-            "eve@other.example", added.password, remote="127.0.0.1", user_agent="test"
-        )
+        signed_in = await whole.own_password("eve@other.example", added.password)
         headers = {"Cookie": f"__Host-daalu={signed_in.cookie}"}
         async with whole.client(headers=headers) as client:
 
@@ -351,9 +347,7 @@ async def test_what_a_role_lacks_is_not_on_its_pages(tmp_path: Path, role: str) 
         added = await whole.services.tenants.add_member(
             whole.admin, whole.tenant_id, email="sam@acme.example", name="Sam", role=Role(role)
         )
-        signed_in = await whole.services.accounts.sign_in(
-            "sam@acme.example", added.password, remote="127.0.0.1", user_agent="test"
-        )
+        signed_in = await whole.own_password("sam@acme.example", added.password)
         headers = {"Cookie": f"__Host-daalu={signed_in.cookie}", "X-CSRF-Token": signed_in.actor.csrf}
         first = f"/clusters/{ids['acme-eu-prod']}"
         async with whole.client(headers=headers) as client:

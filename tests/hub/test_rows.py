@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hub_server.domain.errors import EdgeUnreachable
 from hub_server.domain.records import Hello
 from hub_server.services.views import ClusterQuery
 from tests.hub.clocked import REMOTE, Bench, Clock, clocked_hub
@@ -282,3 +283,49 @@ async def test_the_timeline_shows_the_gap(tmp_path: Path) -> None:
         await hub.passes(600, beating=(cluster,))
         [gap] = (await _timeline(hub, cluster)).gaps
         assert gap.end - gap.start == 600
+
+
+# --- the edge behind streams -----------------------------------------------------------------------------------------
+
+
+async def test_a_new_boot_of_an_edge_ends_what_stood_on_the_one_before(tmp_path: Path) -> None:
+    async with clocked_hub(tmp_path) as hub:
+        cluster = await hub.joined()
+        hub.presence.hello(cluster, hello(cluster_uid=None, boot_id="one"))
+        hub.presence.hello(cluster, hello(cluster_uid=None, boot_id="one", mtu=1380))
+        assert hub.wire.cuts == [], "an edge that says hello again was not restarted"
+        hub.presence.hello(cluster, hello(cluster_uid=None, boot_id="two"))
+        assert hub.wire.cuts == [(cluster, "the edge was restarted", True)]
+
+
+async def test_a_goodbye_ends_streams_at_once_and_three_of_them_once(tmp_path: Path) -> None:
+    async with clocked_hub(tmp_path) as hub:
+        cluster = await hub.joined()
+        for _ in range(3):
+            hub.presence.goodbye(cluster, hub.clock(), "restarting")
+        assert hub.wire.cuts == [(cluster, "the edge said goodbye (restarting)", False)]
+
+
+async def test_a_row_that_goes_silent_ends_its_streams_when_it_is_disconnected(tmp_path: Path) -> None:
+    async with clocked_hub(tmp_path) as hub:
+        cluster = await hub.joined()
+        await hub.passes(15, step=0.5)
+        assert hub.wire.cuts == []
+        await hub.passes(1, step=0.5)
+        assert hub.wire.cuts == [(cluster, "the edge has gone silent", False)]
+
+
+async def test_a_refusal_names_what_is_the_matter_with_the_cluster(tmp_path: Path) -> None:
+    """Not "the tunnel is down" for everything: a block must be ended by a person, an invite must be used."""
+    async with clocked_hub(tmp_path) as hub:
+        cluster, run = await hub.joined("acme"), hub.services.kubectl.run_panel
+        hub.presence.hello(cluster, hello(cluster_uid="first"))
+        hub.presence.goodbye(cluster, hub.clock(), "uninstalled")
+        with pytest.raises(EdgeUnreachable, match=r"the tunnel of acme is down \(uninstalled"):
+            await run(hub.admin, cluster, "get nodes")
+        hub.presence.hello(cluster, hello(cluster_uid="second"))
+        with pytest.raises(EdgeUnreachable, match=r"acme is blocked \(joined as cluster first, now comes from second"):
+            await run(hub.admin, cluster, "get nodes")
+        invited = (await hub.invite("later")).cluster_id
+        with pytest.raises(EdgeUnreachable, match="later has not joined yet"):
+            await run(hub.admin, invited, "get nodes")

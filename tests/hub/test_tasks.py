@@ -17,7 +17,7 @@ from tests.hub.whole import joined_edge, whole_hub
 # Every task that a hub with one connected edge and one open page runs, by the name it is started with.
 KEPT = {
     "rows", "rows by time", "writing rows", "audit of requests", "jobs", "notifications", "retention", "certificate",
-    "heartbeats", "control port",
+    "heartbeats", "control port", "grounds of streams",
 }  # fmt: skip
 ONCE = {"control connection", "calls after a start"}
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+import hub_server.wire
 import wgpy
 from hub_server.domain.messages import Beat, BeatType
 from hub_server.domain.records import RealmRecord
@@ -125,13 +126,59 @@ async def test_cut_ends_streams_and_leaves_the_tunnel() -> None:
             await one.beat()
             await nursery.start(serve_name, one)
         cut, kept = await wire.dial("cl_1"), await wire.dial("cl_2")
-        wire.cut("cl_1")
+        wire.cut("cl_1", "for the test")
         with pytest.raises(trio.ClosedResourceError):
             await cut.receive_some()
         assert await kept.receive_some() == b"cl_2"
         assert (await edge.beat()).seq == edge.seq
         async with await wire.dial("cl_1") as again:
             assert await again.receive_some() == b"cl_1"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_restart_cuts_what_was_opened_before_the_last_handshake_and_nothing_later() -> None:
+    edge = Edge("cl_1")
+    async with open_hub(edge) as (wire, notes, _), trio.open_nursery() as nursery:
+        async with edge.connected(wire):
+            await edge.beat()
+            async with trio.open_nursery() as serving:
+                await serving.start(serve_name, edge)
+                before = await wire.dial("cl_1")
+                serving.cancel_scope.cancel()
+        async with edge.connected(wire):
+            await edge.beat()
+            await notes.until("confirmed", 2)
+            await nursery.start(serve_name, edge)
+            after = await wire.dial("cl_1")
+            wire.cut("cl_1", "the edge was restarted", is_restart=True)
+            with pytest.raises(trio.ClosedResourceError):
+                await before.receive_some()
+            assert await after.receive_some() == b"cl_1"
+            assert wire.why_lost(before) == "the edge was restarted"
+            assert wire.why_lost(after) == "the connection to the edge was lost"
+            nursery.cancel_scope.cancel()
+
+
+def test_an_edge_that_dies_without_a_word_is_found_out_within_fifteen_seconds() -> None:
+    assert hub_server.wire._ALIVE.dead_after < 15
+
+
+async def test_a_stream_of_an_edge_that_died_without_a_word_ends_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle, and with something on its way."""
+    monkeypatch.setattr(hub_server.wire, "_ALIVE", wgpy.Keepalive(idle=1, interval=1, probes=1))
+    edge = Edge("cl_1")
+    async with open_hub(edge) as (wire, _, _), edge.connected(wire), trio.open_nursery() as nursery:
+        await edge.beat()
+        await nursery.start(serve_name, edge)
+        idle, busy = await wire.dial("cl_1"), await wire.dial("cl_1")
+        for stream in (idle, busy):
+            assert await stream.receive_some() == b"cl_1"
+        edge.tunnel.device.remove_peer(edge.hub_key)  # from here on it hears and says nothing
+        await busy.send_all(b"asked")
+        with trio.fail_after(120):
+            for stream in (idle, busy):
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
         nursery.cancel_scope.cancel()
 
 

@@ -19,7 +19,7 @@ from edge_agent.kube import Kube
 from edge_agent.settings import Settings as EdgeSettings
 from edge_agent.store import open_store
 from hub_server.app import Hub, open_hub
-from hub_server.services.views import Actor, ClusterRow, InviteCreated
+from hub_server.services.views import Actor, ClusterRow, InviteCreated, SignedIn
 from hub_server.settings import Settings
 from tests.edge.fakekube import FakeKube
 
@@ -52,6 +52,14 @@ class Whole:
             headers |= {"Cookie": f"__Host-daalu={self.cookie}", "X-CSRF-Token": self.admin.csrf}
         context = ssl.create_default_context(cafile=str(self.ca))
         return httpx.AsyncClient(base_url=self.hub.url, verify=context, headers=headers, timeout=30, **more)
+
+    async def own_password(self, email: str, given: str) -> SignedIn:
+        """Somebody new signs in with the password that they were given, and chooses their own."""
+        first = await self.services.accounts.sign_in(email, given, remote="127.0.0.1", user_agent="test")
+        own = "a password of my own"
+        await self.services.accounts.change_password(first.actor, given, own)
+        signed_in: SignedIn = await self.services.accounts.sign_in(email, own, remote="127.0.0.1", user_agent="test")
+        return signed_in
 
     async def reauthenticated(self) -> Actor:
         """The administrator, with the password typed a moment ago."""
@@ -92,10 +100,15 @@ async def whole_hub(folder: Path, *, password: str = "", **more: Any) -> AsyncIt
     """Start a hub; `password` is that of an earlier start in the same folder."""
     settings = settings_for(folder, **more)
     async with open_hub(settings) as hub:
-        password = hub.first_password or password
-        signed_in = await hub.services.accounts.sign_in(
-            settings.admin_email, password, remote="127.0.0.1", user_agent="test"
-        )
+        accounts = hub.services.accounts
+        if hub.first_password is not None:  # it is good for choosing another one only
+            signed_in = await accounts.sign_in(
+                settings.admin_email, hub.first_password, remote="127.0.0.1", user_agent="test"
+            )
+            password = "correct horse battery staple"
+            await accounts.change_password(signed_in.actor, hub.first_password, password)
+            await accounts.sign_out(signed_in.actor)
+        signed_in = await accounts.sign_in(settings.admin_email, password, remote="127.0.0.1", user_agent="test")
         [tenant_id] = signed_in.actor.roles
         yield Whole(hub, settings, password, signed_in.actor, signed_in.cookie, tenant_id)
 

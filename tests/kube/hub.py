@@ -74,7 +74,12 @@ class Hub:
         self._opener = urllib.request.build_opener(tls, jar, urllib.request.ProxyHandler({}))
         form = urllib.parse.urlencode({"email": EMAIL, "password": self.password}).encode()
         self._open(urllib.request.Request(f"{self._here}/sign-in", form))
-        self._csrf = self.call("GET", "/v1/me")["csrf"]
+        me = self.call("GET", "/v1/me")
+        self._csrf = me["csrf"]
+        if me["must_change_password"]:  # the first one is good for nothing else
+            own = "correct horse battery staple"
+            self.call("POST", "/v1/auth/password", old=self.password, new=own)
+            self.password = own
 
     def _open(self, request: urllib.request.Request) -> bytes:
         opener = self._opener

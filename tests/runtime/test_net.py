@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import pathlib
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -18,10 +19,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.utils import rdpcap
 
 from tests.runtime.links import Host, Weather, joined_nets, joined_tunnels
-from wgpy.config import InterfaceConfig
+from wgpy.config import InterfaceConfig, PeerConfig
 from wgpy.errors import ConfigError, DropReason
 from wgpy.keys import PrivateKey
 from wgpy.runtime.datagrams import NetUdp
+from wgpy.runtime.streams import NetStream
 from wgpy.runtime.tunnel import open_tunnel
 
 # --- datagrams -------------------------------------------------------------------------------------------------------
@@ -384,3 +386,166 @@ async def test_a_failed_tunnel_breaks_who_waits() -> None:
             raise RuntimeError("the sky fell")
         except RuntimeError:
             host.device.close()
+
+
+# --- which address ---------------------------------------------------------------------------------------------------
+
+
+def no_ipv6(address: bytes) -> DropReason | None:
+    """A tunnel whose AllowedIPs hold no IPv6 address."""
+    return DropReason.NO_PEER_FOR_DESTINATION if len(address) == 16 else None
+
+
+async def test_of_a_name_with_both_families_the_one_with_a_route_is_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with joined_nets() as (a, b), name_server(b, zone), await b.net.open_udp(local=(None, 7)) as echo:
+        a.net._refusal = no_ipv6
+        await b.net.open_tcp_listeners(80)
+        assert await a.net.ping("www.example") < 1
+        async with await a.net.open_udp(remote=("www.example", 7)) as udp:
+            assert udp.remote_address == ("10.0.0.2", 7)
+            await udp.send(b"?")
+            assert (await echo.receive_from())[0] == b"?"
+        before = trio.current_time()
+        stream = await a.net.open_tcp_stream("www.example", 80)
+        assert stream.remote_address == ("10.0.0.2", 80)
+        assert trio.current_time() - before < 0.1
+        with pytest.raises(OSError, match="fd00::2") as refused:
+            await a.net.ping("fd00::2")
+        assert refused.value.errno == errno.ENETUNREACH
+
+
+@pytest.mark.parametrize("call", ["ping", "getaddrinfo", "udp", "tcp"])
+async def test_a_server_that_drops_questions_for_ipv6_costs_no_time(
+    call: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 8305 section 3: 50 ms after the first family has answered."""
+
+    async def answer_v4_only(udp: NetUdp) -> None:
+        async for message, asker in udp:
+            if DNS(message).qd[0].qtype == 1:
+                await udp.send_to(zone(DNS(message)), asker)
+
+    async with (
+        joined_nets() as (a, b),
+        await b.net.open_udp(local=(None, 53)) as server,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(answer_v4_only, server)
+        await b.net.open_tcp_listeners(80)
+        before = trio.current_time()
+        match call:
+            case "ping":
+                await a.net.ping("www.example")
+            case "udp":
+                (await a.net.open_udp(remote=("www.example", 7))).close()
+            case "tcp":
+                (await a.net.open_tcp_stream("www.example", 80)).abort()
+            case _:
+                assert {info[4][0] for info in await a.net.getaddrinfo("www.example", 80)} == {"10.0.0.2"}
+        assert trio.current_time() - before < 0.1
+        # Who says that there is no such name says it of both families.
+        with pytest.raises(socket.gaierror) as refused:
+            await a.net.getaddrinfo("nowhere.example")
+        assert refused.value.errno == socket.EAI_NONAME
+        assert trio.current_time() - before < 0.2
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("host", "number"),
+    [
+        ("224.0.0.1", errno.ENETUNREACH),
+        ("ff02::1", errno.ENETUNREACH),
+        ("255.255.255.255", errno.ENETUNREACH),
+        ("10.0.0.255", errno.ENETUNREACH),
+        ("::ffff:10.0.0.2", errno.ENETUNREACH),
+        ("0.0.0.0", errno.ENETUNREACH),
+        ("127.0.0.1", errno.ENETUNREACH),
+        ("::1", errno.ENETUNREACH),
+        ("::", errno.ENETUNREACH),
+    ],
+)
+async def test_what_is_no_address_of_a_host_is_refused_at_once(host: str, number: int) -> None:
+    everything = ["0.0.0.0/0", "::/0"]
+    said = host.removeprefix("::ffff:")  # Pythons differ in how they write the rest
+    async with open_tunnel(
+        InterfaceConfig(
+            PrivateKey.generate(),
+            addresses=["10.0.0.1/24", "fd00::1/64"],
+            peers=[PeerConfig(PrivateKey.generate().public_key, allowed_ips=everything, endpoint="127.0.0.1:9")],
+        )
+    ) as tunnel:
+        for call in (lambda: tunnel.net.ping(host), lambda: tunnel.net.open_tcp_stream(host, 80)):
+            with pytest.raises(OSError, match=re.escape(said)) as refused:
+                await call()
+            assert refused.value.errno == number
+        async with await tunnel.net.open_udp() as udp:
+            if host in ("224.0.0.1", "ff02::1"):
+                await udp.send_to(b"to a group", (host, 5353))
+            else:
+                with pytest.raises(OSError, match=re.escape(said)) as refused:
+                    await udp.send_to(b"?", (host, 7))
+                assert refused.value.errno == (errno.EACCES if host.endswith(".255") else number)
+
+
+@pytest.mark.parametrize("own", ["10.0.0.1", "fd00::1"])
+async def test_one_s_own_address_loops_back(own: str, autojump_clock: trio.testing.MockClock) -> None:
+    """As in a kernel: streams, datagrams, echo and refusals, and nothing of it leaves."""
+    async with joined_nets() as (a, _), trio.open_nursery() as nursery:
+        a.net._refusal = lambda address: DropReason.NO_PEER_FOR_DESTINATION
+        payload = bytes(range(256)) * 4096
+
+        async def swallow(stream: NetStream) -> None:
+            received = b"".join([chunk async for chunk in stream])
+            await stream.send_all(b"%d" % len(received))
+
+        await nursery.start(a.net.serve_tcp, swallow, 80)
+        stream = await a.net.open_tcp_stream(own, 80)
+        assert stream.remote_address[0] == stream.local_address[0] == own
+        await stream.send_all(payload)
+        await stream.send_eof()
+        assert await stream.receive_some() == b"%d" % len(payload)
+        with pytest.raises(ConnectionRefusedError):
+            await a.net.open_tcp_stream(own, 81)
+        assert await a.net.ping(own, size=3000) < 0.1
+        async with await a.net.open_udp(local=(None, 7)) as server, await a.net.open_udp(remote=(own, 7)) as client:
+            await client.send(bytes(5000))
+            datagram, asker = await server.receive_from()
+            assert (len(datagram), asker[0]) == (5000, own)
+        async with await a.net.open_udp(remote=(own, 9)) as client:
+            await client.send(b"?")
+            with pytest.raises(ConnectionRefusedError):
+                await client.receive_from()
+        assert not a.seen, "nothing left"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+async def test_what_is_no_port_is_refused(port: int, autojump_clock: trio.testing.MockClock) -> None:
+    async with joined_nets() as (a, b), name_server(b, zone):
+        for call in (
+            lambda: a.net.open_tcp_stream("10.0.0.2", port),
+            lambda: a.net.open_tcp_stream("www.example", port),
+            lambda: a.net.open_tcp_listeners(port),
+            lambda: a.net.open_udp(local=(None, port)),
+            lambda: a.net.open_udp(remote=("www.example", port)),
+        ):
+            with pytest.raises(OSError, match=str(port)) as refused:
+                await call()
+            assert refused.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("host", [b"wiki", b"10.0.0.2", 167772162, None])
+async def test_what_is_no_text_is_no_host(host: object, autojump_clock: trio.testing.MockClock) -> None:
+    """Four octets are not the address whose octets they are."""
+    async with joined_nets() as (a, _):
+        for call in (
+            lambda: a.net.open_tcp_stream(host, 80),  # type: ignore[arg-type]
+            lambda: a.net.ping(host),  # type: ignore[arg-type]
+            lambda: a.net.open_udp(remote=(host, 7)),  # type: ignore[arg-type]
+            lambda: a.net.getaddrinfo(host, 7),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(TypeError, match="text"):
+                await call()

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from scapy.layers.dns import DNS, DNSRR
 
+from tests.netstack.hosts import arriving
 from tests.runtime.links import Host, Weather, guest_of, joined_nets, joined_tunnels
 from tests.runtime.test_net import name_server, zone
 from wgpy.netstack.tcp.host import Fallback
@@ -21,6 +22,7 @@ from wgpy.netstack.tcp.keepalive import Keepalive
 from wgpy.runtime.listeners import NetListener
 from wgpy.runtime.streams import NetStream
 from wgpy.runtime.tunnel import Tunnel, open_tunnel
+from wgpy.wire import icmp, ip
 
 
 async def connected(a: Host, b: Host, host: str = "10.0.0.2", port: int = 80) -> tuple[NetStream, NetStream]:
@@ -139,6 +141,34 @@ async def test_when_every_address_fails_all_causes_are_told(autojump_clock: trio
         causes = refused.value.__cause__
         assert isinstance(causes, ExceptionGroup)
         assert [type(cause) for cause in causes.exceptions] == [ConnectionRefusedError] * 2
+        assert refused.value.errno == errno.ECONNREFUSED
+        assert isinstance(refused.value, ConnectionRefusedError)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.9", "fd00::9"])
+async def test_an_answer_that_a_host_cannot_be_reached_ends_the_dial(
+    host: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A router on the way says so; the kernel ends the attempt, and so do we."""
+    async with joined_nets() as (a, _):
+        octets = ip.from_text(host)
+
+        def answer(packet: bytes) -> bool:
+            if ip.destination(packet) != octets:
+                return False
+            router = ip.from_text("10.0.0.2" if len(octets) == 4 else "fd00::2")
+            kind, code = (3, 1) if len(octets) == 4 else (1, 3)
+            unreachable = icmp.error(packet, kind, code, source=router)
+            assert unreachable is not None
+            a.device.write_batch([arriving(unreachable)])
+            return True
+
+        a.swallow = answer
+        before = trio.current_time()
+        with pytest.raises(OSError, match="host") as refused:
+            await a.net.open_tcp_stream(host, 80)
+        assert refused.value.errno == errno.EHOSTUNREACH
+        assert trio.current_time() - before < 0.5
 
 
 # --- listening -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from wgpy.dataplane.rows import ACK, ACK_PSH
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.selected import rows as selected
 from wgpy.errors import BadPacket, DropReason
+from wgpy.netstack.addresses import is_martian
 from wgpy.wire import ip, tcp
 from wgpy.wire.checksum import checksum, partial_sum
 from wgpy.wire.virtio import TCP_CSUM_OFFSET, Offload
@@ -129,6 +130,8 @@ class Coalescer:
             start, mark = 40, view[at + 1] >> 4 & 3
             key = bytes(view[at + 8 : at + 44])
         else:
+            return False
+        if is_martian(key[: (len(key) - 4) // 2], key[(len(key) - 4) // 2 : -4]):
             return False
         header_length = start + (view[at + start + 12] >> 4 << 2)
         if header_length < start + 20 or header_length >= length or view[at + start + 13] != ACK:

@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from wgpy.errors import BadPacket, DropReason
+from wgpy.netstack.addresses import parsed
 from wgpy.netstack.constants import (
     ECHO_REPLIES_BURST,
     ECHO_REPLIES_PER_SECOND,
@@ -315,9 +316,10 @@ class Icmp:
         """Prepare to ask an address.
 
         Raises:
-            OSError: EINVAL, or EADDRNOTAVAIL when 65,536 are open.
+            OSError: EINVAL, ENETUNREACH for what is no host's address, or EADDRNOTAVAIL when 65,536 are open.
         """
-        address = self.udp.parse((remote, 0))[0]
+        address = parsed(remote, 0)[0]
+        self._stack.check_destination(address)
         start = int.from_bytes(self._random(2))
         for step in range(65536):
             identifier = (start + step) & 0xFFFF

@@ -1,6 +1,6 @@
-"""Local ports that others cannot guess, and initial sequence numbers likewise.
+"""Local ports that others cannot guess, and initial sequence numbers and timestamps likewise.
 
-Source: RFC 6056 section 3.3.3 (a keyed offset for each destination), RFC 6528 section 3.
+Source: RFC 6056 section 3.3.3 (a keyed offset for each destination), RFC 6528 section 3, RFC 7323 section 7.1.
 """
 
 from __future__ import annotations
@@ -20,13 +20,25 @@ _ISN_TICKS_PER_SECOND: Final = 250_000  # RFC 9293 3.4.1: a clock of 4 microseco
 
 
 class Secret:
-    """The key of one stack, from which everything unpredictable is derived."""
+    """The key of one stack, from which everything unpredictable is derived.
 
-    __slots__ = ("_counter", "_key")
+    A peer may remember a connection that an earlier process had on the same ports, and takes a new one for old packets
+    when its numbers are smaller (RFC 6191). So one program that is started again goes on counting where it would be by
+    now: with the same key, and by a clock that all its processes share.
+    """
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
-        """Draw the key."""
-        self._key = random(32)
+    __slots__ = ("_counter", "_epoch", "_key")
+
+    def __init__(self, random: Callable[[int], bytes], key: bytes | None = None, epoch: float = 0.0) -> None:
+        """Make it.
+
+        Args:
+            random: gives so many random octets.
+            key: 32 octets that outlast the process; None to draw them.
+            epoch: what makes the stack's time one that outlasts the process, seconds to be added.
+        """
+        self._key = random(32) if key is None else key
+        self._epoch = epoch
         self._counter = int.from_bytes(random(2))
 
     def number(self, purpose: bytes, what: bytes, size: int = 4) -> int:
@@ -36,11 +48,11 @@ class Secret:
 
     def initial_sequence(self, flow: bytes, now: float) -> int:
         """RFC 6528: a clock, so that reincarnations follow each other, and a hash, so that strangers know nothing."""
-        return (int(now * _ISN_TICKS_PER_SECOND) + self.number(b"isn", flow)) & 0xFFFFFFFF
+        return (int((now + self._epoch) * _ISN_TICKS_PER_SECOND) + self.number(b"isn", flow)) & 0xFFFFFFFF
 
     def timestamp_offset(self, flow: bytes) -> int:
-        """Where the timestamps of a connection start: they must not tell for how long we have been up."""
-        return self.number(b"timestmp", flow)
+        """What the milliseconds of a connection begin with: they must not tell for how long we have been up."""
+        return self.number(b"timestmp", flow) + int(self._epoch * 1000)
 
     def first_port(self, local: bytes, remote: bytes, remote_port: int) -> int:
         """Where to begin to look for a free port (RFC 6056, algorithm 3)."""

@@ -18,6 +18,7 @@ from wgpy.constants import TRANSPORT_HEADER_SIZE
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.selected import rows as selected
 from wgpy.errors import BadPacket, DropReason
+from wgpy.netstack.addresses import is_martian, refusal
 from wgpy.netstack.coalesce import Coalescer
 from wgpy.netstack.constants import (
     BACKLOG,
@@ -30,6 +31,7 @@ from wgpy.netstack.constants import (
 )
 from wgpy.netstack.deadlines import DeadlineHeap
 from wgpy.netstack.emission import Emission
+from wgpy.netstack.ports import Secret
 from wgpy.netstack.statistics import StackStatistics
 from wgpy.netstack.tcp import icmperror
 from wgpy.netstack.tcp.host import TcpHost
@@ -46,12 +48,9 @@ if TYPE_CHECKING:
     from wgpy.netstack.tcp.listener import TcpListener
     from wgpy.wire.ip import IpHeader
 
-__all__ = ["Handler", "IcmpError", "Socket", "Stack", "Timed", "is_martian"]
+__all__ = ["Handler", "IcmpError", "Socket", "Stack", "Timed"]
 
 
-# First octets of IPv4 sources that no host has: this network, loopback, multicast, reserved, broadcast.
-_MARTIAN_FIRST: Final = frozenset((0, 127, *range(224, 256)))
-_MARTIAN_V6: Final = frozenset((bytes(16), bytes(15) + b"\1"))
 # Packets of one flow in its turn.
 _TURN: Final = 64
 
@@ -117,11 +116,13 @@ class Stack:
         time_wait: float = TIME_WAIT,
         rows: Rows = selected,
         emission: Emission | None = None,
+        secret: bytes | None = None,
+        epoch: float = 0.0,
     ) -> None:
         """Make a stack.
 
         Args:
-            addresses: our own, such as "10.0.0.1/32".
+            addresses: our own, such as "10.0.0.1/24"; of IPv4 networks the last address is for broadcast.
             mtu: greatest packet, octets.
             random: gives so many random octets.
             verify_checksums: look at the checksums of what arrives.
@@ -132,9 +133,18 @@ class Stack:
             rows: the row functions to use.
             emission: buffers to send from; stacks whose slabs are used up before another one is asked may share them,
                 so that an idle one costs next to nothing. None for its own.
+            secret: 32 octets that are the same in every process that has these addresses, and known to nobody else;
+                None for random ones. See `ports.Secret`.
+            epoch: wall clock minus the time that is passed to the verbs, seconds; 0 without a secret.
         """
-        self._addresses = [ipaddress.ip_interface(address).ip.packed for address in addresses]
+        interfaces = [ipaddress.ip_interface(address) for address in addresses]
+        self._addresses = [interface.ip.packed for interface in interfaces]
         self._ours = frozenset(self._addresses)
+        self._broadcasts = frozenset(
+            one.network.broadcast_address.packed
+            for one in interfaces
+            if one.version == 4 and one.network.prefixlen < 31
+        )
         self.mtu = mtu
         self.drops: Counter[DropReason] = Counter()
         self.may_send: Callable[[bytes, float], bool] = _always
@@ -144,7 +154,7 @@ class Stack:
             self,
             self._heap,
             mtu=mtu,
-            random=random,
+            secret=Secret(random, secret, epoch),
             receive_buffer_max=receive_buffer_max,
             send_buffer_max=send_buffer_max,
             uses_ecn=uses_ecn,
@@ -159,6 +169,8 @@ class Stack:
         self._timed: list[Timed] = []
         self._ready: dict[Socket, None] = {}
         self._control: deque[bytes] = deque()
+        # Packets for ourselves, which never leave.
+        self._looped: deque[bytes] = deque()
         self._queues: dict[Hashable, _PacketQueue] = {}
         # Those whose turn it was while their way was closed.
         self._held: dict[Hashable, _PacketQueue] = {}
@@ -206,23 +218,22 @@ class Stack:
             if checksum(packet[:20]):
                 raise BadPacket(DropReason.IP_HEADER)
             key = bytes(packet[12:24])
-            if key[0] in _MARTIAN_FIRST or key[:4] == key[4:8]:
+            if is_martian(key[:4], key[4:8]):
                 raise BadPacket(DropReason.MARTIAN_SOURCE)
             self._coalescer.row(packet, 20, key, packet[1])
             return
         if length >= 60 and packet[0] >> 4 == 6 and packet[6] == ip.TCP:
             key = bytes(packet[8:44])
-            if key[0] == 0xFF or key[:16] in _MARTIAN_V6 or key[:16] == key[16:32]:
+            if is_martian(key[:16], key[16:32]):
                 raise BadPacket(DropReason.MARTIAN_SOURCE)
             self._coalescer.row(packet, 40, key, packet[1] >> 4)
             return
         header = ip.decode_untrusted(packet)
+        if is_martian(header.source, header.destination):
+            raise BadPacket(DropReason.MARTIAN_SOURCE)
         self._packet_with_header(packet[: header.length], header, now)
 
     def _packet_with_header(self, packet: memoryview, header: IpHeader, now: float) -> None:
-        source = header.source
-        if is_martian(source) or source == header.destination:
-            raise BadPacket(DropReason.MARTIAN_SOURCE)
         is_ours = header.destination in self._ours
         if not is_ours and not (self._tcp.takes_any_address and header.protocol == ip.TCP):
             if header.problem is not None and header.problem.even_to_multicast and self._unreachable is not None:
@@ -248,7 +259,7 @@ class Stack:
             at = header.payload_at
             if len(packet) < at + 20:
                 raise BadPacket(DropReason.TRANSPORT_HEADER)
-            key = source + header.destination + bytes(packet[at : at + 4])
+            key = header.source + header.destination + bytes(packet[at : at + 4])
             self._coalescer.row(packet, at, key, header.traffic_class)
             return
         handler = self._handlers.get(header.protocol)
@@ -267,6 +278,8 @@ class Stack:
         The slabs are valid until the next call.
         """
         self._now = now
+        if self._looped:
+            self._receive_own(now)
         out = self._emission
         out.begin(budget, self.mtu)
         control, tcp = self._control, self._tcp
@@ -284,13 +297,31 @@ class Stack:
             else:
                 tcp.emit_turn(now, out)
         self._packets_sent += out.sent
-        return out.finish()
+        return [slab for slab in out.finish() if not self._loop_back(slab)]
+
+    def _loop_back(self, slab: Slab) -> bool:
+        """Keep what is for ourselves, as a kernel does; all rows of a slab have one destination."""
+        if ip.destination(slab.arena.view[slab.start + TRANSPORT_HEADER_SIZE :]) not in self._ours:
+            return False
+        self._looped.extend(bytes(row) for row in slab)
+        return True
+
+    def _receive_own(self, now: float) -> None:
+        looped, self._looped = self._looped, deque()
+        for packet in looped:
+            view = memoryview(packet)
+            try:
+                header = ip.decode_untrusted(view)
+                self._packet_with_header(view[: header.length], header, now)
+            except BadPacket as problem:
+                self.drops[problem.reason] += 1
+        self._tcp.arrive(self._coalescer.take(), now)
 
     def _emit_queue(self, now: float, out: Emission) -> None:
         flow, queue = next(iter(self._queues.items()))
         del self._queues[flow]
         packets = queue.packets
-        if packets and not self.may_send(ip.destination(packets[0]), now):
+        if packets and not self.may_send_now(ip.destination(packets[0]), now):
             self._held[flow] = queue
             return
         count = 0
@@ -309,9 +340,18 @@ class Stack:
         if packets or queue.was_full:
             self._queues[flow] = queue  # at the end of the line
 
+    def may_send_now(self, destination: bytes, now: float) -> bool:
+        """`may_send`, but nobody is asked about the way to ourselves."""
+        return destination in self._ours or self.may_send(destination, now)
+
+    @property
+    def has_looped(self) -> bool:
+        """Whether packets for ourselves wait for the next `emit`."""
+        return bool(self._looped)
+
     def has_output(self) -> bool:
-        """Whether `emit` would give something now."""
-        return bool(self._control or self._queues or self._tcp.has_output)
+        """Whether `emit` would do something now."""
+        return bool(self._looped or self._control or self._queues or self._tcp.has_output)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -492,6 +532,16 @@ class Stack:
         """Whether the address is one of ours."""
         return address in self._ours
 
+    def check_destination(self, address: bytes, *, is_datagram: bool = False) -> None:
+        """Refuse at once what is no address of a host, 4 or 16 octets.
+
+        Raises:
+            OSError: ENETUNREACH; EACCES for datagrams to a broadcast address.
+        """
+        problem = refusal(address, self._broadcasts, is_datagram=is_datagram)
+        if problem is not None:
+            raise problem
+
     @property
     def has_orphans(self) -> bool:
         """Whether connections that their owner has closed still have something to deliver, if only a FIN."""
@@ -541,13 +591,9 @@ class Stack:
         """Give everything up at once; every socket fails with ECONNABORTED. Nothing more is sent."""
         self._tcp.close(self._now)
         self._control.clear()
+        self._looped.clear()
         self._queues.clear()
         self._held.clear()
-
-
-def is_martian(source: bytes) -> bool:
-    """Whether no host can have sent from this address, 4 or 16 octets."""
-    return source[0] in _MARTIAN_FIRST if len(source) == 4 else source[0] == 0xFF or source in _MARTIAN_V6
 
 
 def _always(destination: bytes, now: float) -> bool:

@@ -11,7 +11,6 @@ Source: RFC 768, RFC 1122 4.1, RFC 6056 section 3.3.1 (port choice), RFC 6864.
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,10 +18,10 @@ from wgpy.constants import TRANSPORT_HEADER_SIZE
 from wgpy.dataplane.selected import Rows
 from wgpy.dataplane.selected import rows as selected
 from wgpy.errors import BadPacket, DropReason
+from wgpy.netstack.addresses import failure, is_martian, parsed, parsed_port
 from wgpy.netstack.constants import EPHEMERAL_FIRST, EPHEMERAL_LAST, UDP_DATAGRAM_OVERHEAD, UDP_RECEIVE_QUEUE
 from wgpy.netstack.fragments import fragment_size, fragments_of
 from wgpy.netstack.ports import choose_port
-from wgpy.netstack.stack import is_martian
 from wgpy.wire import ip, udp
 from wgpy.wire.virtio import UDP_CSUM_OFFSET, Offload
 
@@ -43,10 +42,6 @@ _V4_HEADERS: Final = ip.IPV4_HEADER_SIZE + udp.UDP_HEADER_SIZE
 _V6_HEADERS: Final = ip.IPV6_HEADER_SIZE + udp.UDP_HEADER_SIZE
 _MAX_PAYLOAD: Final = {4: 65507, 6: 65527}
 _EPHEMERAL: Final = EPHEMERAL_LAST - EPHEMERAL_FIRST + 1
-
-
-def _error(number: int, what: str) -> OSError:
-    return OSError(number, f"{os.strerror(number)}: {what}")
 
 
 class UdpSocket:
@@ -105,17 +100,17 @@ class UdpSocket:
         if remote is None:
             target = self._remote
             if target is None:
-                raise _error(errno.EDESTADDRREQ, "the socket is not connected, say where to send to")
+                raise failure(errno.EDESTADDRREQ, "the socket is not connected, say where to send to")
         else:
             if self._remote is not None:
-                raise _error(errno.EISCONN, f"the socket talks to {self.remote} only")
-            target = table.parse(remote)
+                raise failure(errno.EISCONN, f"the socket talks to {self.remote} only")
+            target = table.target(remote)
         address, port = target
         if len(payload) > _MAX_PAYLOAD[4 if len(address) == 4 else 6]:
-            raise _error(errno.EMSGSIZE, f"a datagram of {len(payload)} octets")
+            raise failure(errno.EMSGSIZE, f"a datagram of {len(payload)} octets")
         source = self._local[0] or table.source_for(address)
         if len(source) != len(address):
-            raise _error(errno.EAFNOSUPPORT, f"from {self.local[0]} to {ip.to_text(address)}")
+            raise failure(errno.EAFNOSUPPORT, f"from {self.local[0]} to {ip.to_text(address)}")
         return table.send(self, source, address, udp.encode(source, address, self._local[1], port, payload), now)
 
     @property
@@ -174,13 +169,13 @@ class UdpSocket:
 
     def _open_table(self) -> UdpTable:
         if self._table is None:
-            raise _error(errno.EBADF, "the socket is closed")
+            raise failure(errno.EBADF, "the socket is closed")
         return self._table
 
     def _raise_error(self) -> None:
         if self._error is not None:
             number, self._error = self._error, None
-            raise _error(number, f"reported by ICMP for {self.remote}")
+            raise failure(number, f"reported by ICMP for {self.remote}")
 
 
 class UdpTable:
@@ -227,17 +222,18 @@ class UdpTable:
             OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH.
         """
         host, port = local or (None, 0)
-        address = b"" if host is None else self.parse((host, port))[0]
-        target = None if remote is None else self.parse(remote)
+        port = parsed_port(port)
+        address = b"" if host is None else parsed(host, port)[0]
+        target = None if remote is None else self.target(remote)
         if address and not self._stack.is_local(address):
-            raise _error(errno.EADDRNOTAVAIL, f"{host} is no address of this tunnel")
+            raise failure(errno.EADDRNOTAVAIL, f"{host} is no address of this tunnel")
         if target is not None:
             address = address or self.source_for(target[0])
             if len(address) != len(target[0]):
-                raise _error(errno.EAFNOSUPPORT, f"from {host} to {ip.to_text(target[0])}")
+                raise failure(errno.EAFNOSUPPORT, f"from {host} to {ip.to_text(target[0])}")
         port = port or self._choose_port()
         if self._is_taken(address, port):
-            raise _error(errno.EADDRINUSE, f"UDP port {port}")
+            raise failure(errno.EADDRINUSE, f"UDP port {port}")
         socket = UdpSocket(self, (address, port), target, remote)
         self._sockets[address, port] = socket
         self._ports[port] = self._ports.get(port, 0) + 1
@@ -252,22 +248,17 @@ class UdpTable:
         first = EPHEMERAL_FIRST + int.from_bytes(self._random(4)) % _EPHEMERAL
         port = choose_port(first, lambda port: port not in self._ports)
         if port is None:
-            raise _error(errno.EADDRNOTAVAIL, "no UDP port is free")
+            raise failure(errno.EADDRNOTAVAIL, "no UDP port is free")
         return port
 
-    def parse(self, address: tuple[str, int]) -> tuple[bytes, int]:
-        """Address in octets, and port.
+    def target(self, address: Address) -> tuple[bytes, int]:
+        """Where to send to: address in octets, and port.
 
         Raises:
-            OSError: EINVAL for what is neither.
+            OSError: EINVAL for what is neither; EACCES, ENETUNREACH for what cannot be sent to.
         """
-        host, port = address
-        try:
-            octets = ip.from_text(host)
-        except ValueError:
-            raise _error(errno.EINVAL, f"{host!r} is no address: resolve names first") from None
-        if not 0 <= port <= 65535:
-            raise _error(errno.EINVAL, f"{port} is no port")
+        octets, port = parsed(*address)
+        self._stack.check_destination(octets, is_datagram=True)
         return octets, port
 
     def source_for(self, destination: bytes) -> bytes:
@@ -279,7 +270,7 @@ class UdpTable:
         source = self._stack.local_address_for(destination)
         if source is None:
             version = 4 if len(destination) == 4 else 6
-            raise _error(
+            raise failure(
                 errno.ENETUNREACH, f"the tunnel has no IPv{version} address to reach {ip.to_text(destination)}"
             )
         return source
@@ -351,7 +342,7 @@ class UdpTable:
         if (
             socket is None
             or first[start + 4] << 8 | first[start + 5] != size
-            or is_martian(source)
+            or is_martian(source, destination)
             or not self._stack.is_local(destination)
         ):
             return False

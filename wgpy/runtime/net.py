@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import trio
 
 from wgpy.errors import DropReason
+from wgpy.netstack.addresses import failure, parsed_port
 from wgpy.netstack.constants import BACKLOG
 from wgpy.netstack.tcp.keepalive import checked_user_timeout
 from wgpy.runtime import world
@@ -112,17 +113,17 @@ class Net:
 
         Raises:
             ValueError: the user timeout is no positive time.
-            OSError: as the one address says, or with the causes of all.
+            OSError: as the one address says; with several, as the preferred one says, and the causes of all below.
             gaierror: the name has no address.
         """
         self._device.check_open()
         checked_user_timeout(user_timeout)
-        addresses = _interleaved(await self._resolver.addresses(host, self._usable(local), is_hasty=True))
-        connect = functools.partial(self._connect, port=port, local=local, user_timeout=user_timeout)
+        connect = functools.partial(self._connect, port=parsed_port(port), local=local, user_timeout=user_timeout)
+        addresses = _interleaved(await self._addresses(host, local))
         if len(addresses) == 1:
-            stream = await connect(addresses[0], is_last=True)
+            stream = await connect(addresses[0])
         else:
-            attempts = [functools.partial(connect, address, is_last=address == addresses[-1]) for address in addresses]
+            attempts = [functools.partial(connect, address) for address in addresses]
             problem = f"all attempts to connect to {host}:{port} failed"
             stream = await _first_of(attempts, happy_eyeballs_delay, problem)
         if keepalive is not None:
@@ -134,9 +135,12 @@ class Net:
             return self._versions or [6, 4]
         return [6 if ":" in local else 4]
 
-    async def _connect(
-        self, address: str, *, port: int, local: str | None, user_timeout: float | None, is_last: bool
-    ) -> NetStream:
+    async def _addresses(self, host: str, local: str | None = None) -> list[str]:
+        """The addresses of a host, those that the tunnel leads to before the others (RFC 6724 section 6, rule 1)."""
+        found = await self._resolver.addresses(host, self._usable(local))
+        return sorted(found, key=lambda address: self._refusal_of(address) is not None)
+
+    async def _connect(self, address: str, *, port: int, local: str | None, user_timeout: float | None) -> NetStream:
         self._check_route(address)
         device = self._device
         connection = device.stack.connect_tcp((address, port), world.now(), local=None if local is None else (local, 0))
@@ -148,9 +152,6 @@ class Net:
                 await device.until_writable(connection)
                 if connection.error is not None:
                     raise connection.error
-                if connection.soft_error and not is_last:
-                    # RFC 5461: news that may be wrong; but there is another address to try.
-                    raise OSError(connection.soft_error, f"{os.strerror(connection.soft_error)}: {address}")
         except BaseException:
             connection.abort(world.now())
             device.changed()
@@ -159,10 +160,16 @@ class Net:
 
     def _check_route(self, address: str) -> None:
         """Say at once what the tunnel would say later or not at all."""
-        reason = self._refusal(ip.from_text(address))
-        if reason is not None:
-            number = _ERRNO_OF[reason]
-            raise OSError(number, f"{os.strerror(number)}: {address}: {reason.value}")
+        problem = self._refusal_of(address)
+        if problem is not None:
+            raise problem
+
+    def _refusal_of(self, address: str) -> OSError | None:
+        octets = ip.from_text(address)
+        if self._device.stack.is_local(octets):
+            return None
+        reason = self._refusal(octets)
+        return None if reason is None else failure(_ERRNO_OF[reason], f"{address}: {reason.value}")
 
     async def open_tcp_listeners(
         self,
@@ -261,7 +268,8 @@ class Net:
         if remote is None:
             await trio.lowlevel.checkpoint()
         else:
-            host = (await self._resolver.addresses(remote[0], self._usable(local[0] if local else None)))[0]
+            parsed_port(remote[1])
+            host = (await self._addresses(remote[0], local[0] if local else None))[0]
             self._check_route(host)
             remote = host, remote[1]
         return NetUdp(self._device, self._icmp.udp.open(local=local, remote=remote))
@@ -284,7 +292,7 @@ class Net:
         """
         device = self._device
         device.check_open()
-        address = (await self._resolver.addresses(host, self._usable(None)))[0]
+        address = (await self._addresses(host))[0]
         self._check_route(address)
         echo = self._icmp.open_echo(address)
         try:
@@ -398,14 +406,14 @@ async def _first_of(
 ) -> NetStream:
     """Begin one attempt after the other, each as soon as its predecessor failed or took too long; the first wins."""
     winner: NetStream | None = None
-    problems: list[OSError] = []
+    problems: dict[int, OSError] = {}
 
     async def attempt(number: int, has_failed: trio.Event) -> None:
         nonlocal winner
         try:
             stream = await attempts[number]()
         except OSError as problem:
-            problems.append(problem)
+            problems[number] = problem
             has_failed.set()
             return
         if winner is None:
@@ -421,5 +429,9 @@ async def _first_of(
             with trio.move_on_after(float("inf") if delay is None else delay):
                 await has_failed.wait()
     if winner is None:
-        raise OSError(message) from ExceptionGroup(message, problems)
+        # That of the preferred address stands for all, so that `except ConnectionRefusedError` means what it says.
+        first = problems[0]
+        raise OSError(first.errno, f"{message}: {first.strerror}") from ExceptionGroup(
+            message, [problems[number] for number in sorted(problems)]
+        )
     return winner

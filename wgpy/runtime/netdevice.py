@@ -109,7 +109,7 @@ class NetDevice:
         now = world.now()
         slabs = self.stack.emit(now, _BUDGET)
         # What is left when the budget was not used up waits for its time or for a session; `changed` is called then.
-        self._has_output = sum(slab.count for slab in slabs) >= _BUDGET
+        self._has_output = sum(slab.count for slab in slabs) >= _BUDGET or self.stack.has_looped
         for watch in self.watchers:
             watch(slabs)
         self._wake(self.stack.take_ready())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from wgpy.crypto.kdf import kdf1
 from wgpy.netstack.emission import Emission
 from wgpy.netstack.icmp import Icmp
 from wgpy.netstack.stack import Stack
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wgpy.dataplane.slab import Slab
+    from wgpy.keys import PrivateKey
     from wgpy.protocol.engine import Engine
     from wgpy.protocol.events import Event
     from wgpy.runtime.device import Device
 
-__all__ = ["RealmDevice", "Realms", "follow"]
+__all__ = ["RealmDevice", "Realms", "follow", "lasting_secret"]
 
 # A suspended machine stops trio's clock, not that of the stacks.
 _LONGEST_SLEEP: Final = 20.0
@@ -41,6 +43,14 @@ def follow(event: Event, packets: NetDevice, engine: Engine, realm: Realm | None
     packets.changed()
     if isinstance(event, SilenceEnded):
         packets.resume(lambda address: engine.owner_of(address, realm) == event.peer)
+
+
+def lasting_secret(private_key: PrivateKey | None) -> bytes | None:
+    """What the stacks of one identity count on with when its process is started again: see `netstack.ports.Secret`.
+
+    Realms may share it: what it hides is hidden from whoever is not in one's network, and nobody is in two.
+    """
+    return None if private_key is None else kdf1(bytes(private_key), b"wgpy netstack")
 
 
 class RealmDevice(NetDevice):
@@ -90,12 +100,20 @@ class Realms:
     def add(self, addresses: Sequence[str], *, mtu: int, servers: Sequence[str]) -> tuple[Realm, Net]:
         """Make a realm without peers, and the network behind it."""
         engine, realm = self._device.engine, Realm()
-        stack = Stack(addresses=addresses, mtu=mtu, random=world.random, emission=self._emission)
+        stack = Stack(
+            addresses=addresses,
+            mtu=mtu,
+            random=world.random,
+            emission=self._emission,
+            secret=lasting_secret(engine.private_key),
+            epoch=world.epoch(),
+        )
         stack.may_send = functools.partial(engine.may_send, realm=realm)
         icmp = Icmp(stack, random=world.random)
         packets = RealmDevice(stack, self)
         refusal = functools.partial(engine.refusal, realm=realm)
-        net = Net(packets, icmp, addresses=addresses, servers=servers, refusal=refusal)
+        ours = [address.partition("/")[0] for address in addresses]
+        net = Net(packets, icmp, addresses=ours, servers=servers, refusal=refusal)
         self._realm_of[packets] = realm
         self._device_of[realm] = packets
         self._device.add_realm(realm, packets)

@@ -46,13 +46,15 @@ class Resolver:
         self.search = tuple(search)
         self._cache = Cache()
 
-    async def addresses(self, host: str, versions: Sequence[int], *, is_hasty: bool = False) -> list[str]:
+    async def addresses(self, host: str, versions: Sequence[int]) -> list[str]:
         """The addresses of a host, of the first version first.
+
+        Both families are asked for at once. When one has answered, the other is not waited for long: servers that drop
+        questions for AAAA are not rare (RFC 8305 section 3, RFC 4074 section 4.1).
 
         Args:
             host: a name, or an address, which is returned.
             versions: 4, 6, or both, in order of preference.
-            is_hasty: do not wait long for the rest when there is something.
 
         Raises:
             gaierror: EAI_NONAME, EAI_FAIL, EAI_AGAIN.
@@ -74,14 +76,14 @@ class Resolver:
         problem = socket.gaierror(socket.EAI_NONAME, f"{host}: no such name")
         for name in candidates(host, self.search):
             try:
-                return await self._addresses_of(name, versions, is_hasty=is_hasty)
+                return await self._addresses_of(name, versions)
             except socket.gaierror as error:
                 problem = error
                 if error.errno != socket.EAI_NONAME:
                     break  # whether there is such a name is not known, so no other may take its place
         raise problem
 
-    async def _addresses_of(self, name: str, versions: Sequence[int], *, is_hasty: bool) -> list[str]:
+    async def _addresses_of(self, name: str, versions: Sequence[int]) -> list[str]:
         now = world.now()
         try:
             known = {version: self._cache.get(name, version, now) for version in versions}
@@ -92,10 +94,10 @@ class Resolver:
             raise socket.gaierror(socket.EAI_NONAME, str(problem)) from None
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
-            if is_hasty and len(queries) < len(versions):
+            if len(queries) < len(versions):
                 nursery.cancel_scope.deadline = trio.current_time() + _RESOLUTION_DELAY
             for query in queries:
-                nursery.start_soon(self._run, query, nursery.cancel_scope, is_hasty)
+                nursery.start_soon(self._run, query, nursery.cancel_scope)
         for query in queries:
             self._cache.put(query, world.now())
             known[query.version] = query.addresses
@@ -104,7 +106,7 @@ class Resolver:
             raise _error(name, queries)
         return found
 
-    async def _run(self, query: Query, all_queries: trio.CancelScope, is_hasty: bool) -> None:
+    async def _run(self, query: Query, all_queries: trio.CancelScope) -> None:
         news = trio.Event()
 
         def tell() -> None:
@@ -121,8 +123,10 @@ class Resolver:
                     await news.wait()
                 query.handle_timer(world.now())
             nursery.cancel_scope.cancel()
-        if is_hasty and query.addresses:
+        if query.addresses:
             all_queries.deadline = min(all_queries.deadline, trio.current_time() + _RESOLUTION_DELAY)
+        elif query.outcome is Outcome.NO_NAME:
+            all_queries.cancel()  # RFC 2308 section 5: it is said of the name, whatever was asked for
 
     async def _ask(self, query: Query, ask: Ask, tell: Callable[[], None]) -> None:
         try:

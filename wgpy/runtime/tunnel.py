@@ -29,7 +29,7 @@ from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.net import Net
 from wgpy.runtime.netdevice import NetDevice
-from wgpy.runtime.realms import Realms, follow
+from wgpy.runtime.realms import Realms, follow, lasting_secret
 from wgpy.runtime.resolving import resolve_again, resolve_endpoints
 from wgpy.runtime.udp import UdpSockets, path_mtu
 from wgpy.tun.linux import open_tun
@@ -101,7 +101,7 @@ class Tunnel:
             mtu: greatest inner packet in it; None for that of the tunnel.
             dns: name servers asked through it.
         """
-        ours = [str(ipaddress.ip_interface(address).ip) for address in addresses]
+        ours = [str(ipaddress.ip_interface(address)) for address in addresses]
         realm, net = self._realms.add(ours, mtu=mtu or self.device.packets.mtu, servers=dns)
         return Tunnel(self.device, net, self._realms, realm)
 
@@ -158,11 +158,12 @@ async def open_tunnel(
     if not config.addresses:
         raise ConfigError("a tunnel that ends in this process needs an address", field="Address")
     mtu = config.mtu or _choose_mtu(await resolve_endpoints(config))
-    addresses = [str(address.ip) for address in config.addresses]
+    addresses = [str(address) for address in config.addresses]
     if mtu < MINIMUM_MTU_IPV6 and any(":" in address for address in addresses):
         _log.warning("no IPv6 inside the tunnel: its MTU of %d is below %d", mtu, MINIMUM_MTU_IPV6)
         addresses = [address for address in addresses if ":" not in address]
-    stack = Stack(addresses=addresses, mtu=mtu, random=world.random)
+    secret = lasting_secret(config.private_key)
+    stack = Stack(addresses=addresses, mtu=mtu, random=world.random, secret=secret, epoch=world.epoch())
     icmp = Icmp(stack, random=world.random)
     packets = NetDevice("netstack", stack)
     opened = open_device(
@@ -182,7 +183,7 @@ async def open_tunnel(
         net = Net(
             packets,
             icmp,
-            addresses=addresses,
+            addresses=[address.partition("/")[0] for address in addresses],
             servers=config.dns,
             search=config.dns_search,
             refusal=device.engine.refusal,

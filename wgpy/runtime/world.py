@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-__all__ = ["boot_time", "clock", "now", "random", "wall_clock"]
+__all__ = ["boot_time", "clock", "epoch", "now", "random", "wall_clock"]
 
 random = secrets.token_bytes
 wall_clock = time.time
@@ -32,3 +32,8 @@ def clock() -> Callable[[], float]:
 def now() -> float:
     """Engine time."""
     return clock()()
+
+
+def epoch() -> float:
+    """When engine time was 0: Unix seconds."""
+    return wall_clock() - now()

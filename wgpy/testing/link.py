@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from wgpy.netstack.stack import Socket
 
-__all__ = ["Link", "Side", "Tapped", "join"]
+__all__ = ["Link", "Side", "Tapped", "join", "slabs_of"]
 
 _ROWS_AT_ONCE = 256
 
@@ -155,7 +155,7 @@ class Link:
 
     def _deliver(self, to: int, packets: list[bytes]) -> None:
         side = self.sides[to]
-        slabs = _slabs(packets) if self.is_merged else [Slab.of_packet(packet, 1 << 16) for packet in packets]
+        slabs = slabs_of(packets) if self.is_merged else [Slab.of_packet(packet, 1 << 16) for packet in packets]
         groups = [group.slab for group in sort_rows(slabs, ()).groups]
         side.woken(side.stack.receive(groups, self.now))
 
@@ -190,7 +190,7 @@ class Link:
         return True
 
 
-def _slabs(packets: list[bytes]) -> list[Slab]:
+def slabs_of(packets: list[bytes]) -> list[Slab]:
     """Packets as they come out of one receive: equal neighbours are rows of one slab, the last may be shorter."""
     from wgpy.constants import TRANSPORT_HEADER_SIZE, TRANSPORT_OVERHEAD
     from wgpy.dataplane.slab import Arena

@@ -172,7 +172,10 @@ def from_text(address: str) -> bytes:
 
     Raises:
         ValueError: it is none.
+        TypeError: it is no text. (`ipaddress` would take numbers and packed octets for addresses.)
     """
+    if not isinstance(address, str):
+        raise TypeError(f"an address is text, such as '10.0.0.1', not {address!r}")
     return ipaddress.ip_address(address).packed
 
 

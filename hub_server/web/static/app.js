@@ -47,6 +47,12 @@
     setTimeout(() => (is_leaving = false), 5000); // a download leaves nowhere
   });
   document.addEventListener("reload", () => is_leaving || location.reload());
+  // Nobody may see this page any more: the hub leads to sign-in and back, or says what is left.
+  document.addEventListener("ended", () => {
+    if (is_leaving) return;
+    const here = location.pathname + location.search;
+    location.assign(`/sign-in?next=${encodeURIComponent(here)}`);
+  });
   let lost_timer = 0;
   const lost = (is) => {
     const note = $("#lost");

@@ -3,7 +3,9 @@
 import pytest
 
 from wgpy.errors import DropReason
+from wgpy.netstack.emission import Headers
 from wgpy.netstack.tcp.states import State
+from wgpy.netstack.tcp.timewait import TimeWait
 from wgpy.testing.script import Script
 
 
@@ -159,13 +161,34 @@ def test_time_wait_acknowledges_the_fin_again():
     assert script.stack.statistics().time_wait == 0
 
 
-def test_time_wait_ignores_a_reset():
+@pytest.mark.parametrize("seq", [1, 3, 1000])
+def test_time_wait_ignores_a_reset_that_is_not_exact(seq):
     """A12, RFC 1337."""
+    script = Script()
+    _into_time_wait(script)
+    script.inject("R", seq=seq)
+    script.expect_nothing()
+    assert script.stack.statistics().time_wait == 1
+
+
+def test_an_exact_reset_ends_time_wait():
+    """A12: whoever sends it has forgotten the connection, and may want the next one at once."""
     script = Script()
     _into_time_wait(script)
     script.inject("R", seq=2)
     script.expect_nothing()
-    assert script.stack.statistics().time_wait == 1
+    assert script.stack.statistics().time_wait == 0
+
+
+@pytest.mark.parametrize("end", [5_000_000, (1 << 32) - 10, (1 << 33) + 7])
+def test_the_next_connection_begins_beyond_all_of_the_one_before(end):
+    """RFC 6191, where octets were sent faster than the clock of initial sequence numbers counts."""
+    headers = Headers(bytes((10, 0, 0, 1)), 80, bytes((10, 0, 0, 2)), 40000)
+    record = TimeWait(headers, end, 1, 0, None, 0)
+    for proposed in (end - 1_000_000, end, end + 1_000_000):
+        ahead = (record.next_iss(proposed & 0xFFFFFFFF) - end) & 0xFFFFFFFF
+        assert 0xFFFF < ahead < 0x80000000
+    assert record.next_iss((end + 1_000_000) & 0xFFFFFFFF) == (end + 1_000_000) & 0xFFFFFFFF
 
 
 def _passive_time_wait(script, **options):

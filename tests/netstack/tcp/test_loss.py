@@ -524,6 +524,24 @@ def test_full_segments_that_vanish_make_smaller_ones():
     assert [len(sent.payload) for sent in script.sent[:5]] == [1380, 1220, 1220, 1200, 1200]
 
 
+def test_a_block_beyond_what_was_sent_is_not_believed():
+    """A17: neither one that begins there, nor one that only ends there, says anything about what was lost."""
+    for block in ((1 + 4 * MSS, 1 + 5 * MSS), (1 + 3 * MSS, 1 + 5 * MSS), (1 + 2 * MSS, 2 + 4 * MSS)):
+        script = Script()
+        connection = script.open()
+        _send(script, connection, 4)
+        script.sent.clear()
+        for _ in range(3):
+            script.inject("A", seq=1, ack=1, sack=(block,))
+        script.expect_nothing()
+        assert not connection.sender.board.sacked
+        assert connection.info().flight == 4 * MSS
+        # And what is sent next is in flight, not taken for arrived.
+        connection.write(bytes(MSS), script.now)
+        script.collect()
+        assert not connection.sender.board.sacked
+
+
 # --- the way is open again -------------------------------------------------------------------------------------------
 
 

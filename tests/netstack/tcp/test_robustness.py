@@ -9,6 +9,7 @@ from wgpy.errors import BadPacket, DropReason
 from wgpy.netstack.stack import IcmpError
 from wgpy.netstack.tcp.keepalive import Keepalive
 from wgpy.netstack.tcp.states import State
+from wgpy.testing.link import slabs_of
 from wgpy.testing.script import Script
 from wgpy.wire import tcp
 
@@ -42,13 +43,23 @@ def test_timestamps_wrap():
     script.expect("A", ack=2, timestamps=(connection.clock(script.now), 0x10))
 
 
-def test_a_segment_without_its_timestamp_is_dropped():
-    """A26, RFC 7323 3.2."""
+def test_a_segment_without_its_timestamp_is_taken():
+    """A26: the kernel takes it, against RFC 7323 3.2, since middleboxes strip options."""
     script = Script()
-    script.open(timestamps=True)
-    script.inject("PA", seq=1, ack=1, payload=b"x", timestamps=False)
-    script.expect_nothing()
-    assert script.stack.drops[DropReason.TCP_UNACCEPTABLE] == 1
+    connection = script.open(timestamps=True)
+    connection.write(b"question", script.now)
+    script.expect("PA", payload=b"question")
+    script.inject("PA", seq=1, ack=9, payload=b"answer", timestamps=False)
+    script.expect("A", ack=7)
+    assert connection.read(10, script.now) == b"answer"
+    assert connection.sender.una == connection.sender.nxt
+    # What has one is looked at as before.
+    script.sleep(1)
+    script.inject("PA", seq=7, ack=9, payload=b"new")
+    script.inject("PA", seq=10, ack=9, payload=b"old", timestamps=(1, 0))
+    assert connection.read(10, script.now) == b"new"
+    script.inject("FA", seq=10, ack=9, timestamps=False)
+    assert connection.at_eof
 
 
 def test_the_echo_is_that_of_the_earliest_segment_not_acknowledged():
@@ -445,6 +456,34 @@ def test_sources_that_no_host_has(source):
     script = Script()
     script.listen()
     script.remote = ipaddress.ip_address(source).packed
+    script.inject("S", seq=0)
+    script.expect_nothing()
+    assert script.stack.drops[DropReason.MARTIAN_SOURCE] == 1
+
+
+@pytest.mark.parametrize("source", ["10.0.0.1", "127.0.0.1", "224.0.0.1"])
+def test_many_rows_from_a_source_that_no_host_has(source):
+    """A36: what comes as one slab is looked at as what comes alone."""
+    import ipaddress
+
+    from tests.netstack.hosts import ROWS
+
+    for rows in ROWS:
+        script = Script(rows=rows)
+        script.listen()
+        script.remote = ipaddress.ip_address(source).packed
+        packets = [script.packet("A", seq=1 + 1000 * row, ack=1, payload=bytes(1000)) for row in range(4)]
+        [slab] = slabs_of(packets)
+        assert slab.count == 4
+        script.stack.receive([slab], script.now)
+        script.expect_nothing()
+        assert script.stack.drops[DropReason.MARTIAN_SOURCE] == 4
+
+
+def test_an_ipv4_address_in_ipv6_dress_is_no_source():
+    script = Script(version=6)
+    script.listen()
+    script.remote = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, 2))
     script.inject("S", seq=0)
     script.expect_nothing()
     assert script.stack.drops[DropReason.MARTIAN_SOURCE] == 1

@@ -357,3 +357,22 @@ def test_blocks_beside_octets_make_segments_shorter():
     connection.write(bytes(2000), script.now)
     script.collect()
     assert all(sent.segment.header_length + len(sent.payload) <= 1400 for sent in script.sent)
+
+
+def test_an_older_acknowledgement_does_not_bring_its_window_back():
+    """RFC 9293 3.10.7.4: a segment that was overtaken on the way tells of a window that is no more."""
+    script = Script()
+    connection = script.open()
+    connection.write(bytes(10), script.now)
+    script.expect("PA", length=10)
+    script.inject("PA", seq=6, ack=11, window=0, payload=b"later")
+    assert connection.info().peer_window == 0
+    script.inject("PA", seq=1, ack=1, window=512, payload=b"early")
+    assert connection.info().peer_window == 0
+    # The same number with an older acknowledgement is no news either; with the same acknowledgement it is.
+    script.inject("A", seq=11, ack=11, window=16)
+    assert connection.info().peer_window == 16 << 7
+    script.inject("A", seq=11, ack=1, window=512)
+    assert connection.info().peer_window == 16 << 7
+    script.inject("A", seq=11, ack=11, window=32)
+    assert connection.info().peer_window == 32 << 7

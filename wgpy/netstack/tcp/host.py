@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import enum
 import errno
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from wgpy.errors import DropReason
+from wgpy.netstack.addresses import failure, parsed, parsed_port
 from wgpy.netstack.constants import (
     RECEIVE_BUFFER,
     RECEIVE_BUFFER_MAX,
@@ -68,8 +68,9 @@ class World(Protocol):
     def mark_ready(self, socket: TcpConnection | TcpListener) -> None:
         """The readiness of a socket changed."""
 
-    def may_send(self, destination: bytes, now: float) -> bool:
-        """See `Stack.may_send`."""
+    def may_send_now(self, destination: bytes, now: float) -> bool:
+        """See `Stack.may_send_now`."""
+        ...
 
     def count_drop(self, reason: DropReason) -> None:
         """One segment was refused."""
@@ -77,6 +78,9 @@ class World(Protocol):
     def is_local(self, address: bytes) -> bool:
         """Whether the address is ours."""
         ...
+
+    def check_destination(self, address: bytes) -> None:
+        """See `Stack.check_destination`."""
 
     def local_address_for(self, remote: bytes) -> bytes | None:
         """Our first address of the same family."""
@@ -92,11 +96,11 @@ class TcpHost:
         heap: DeadlineHeap,
         *,
         mtu: int,
-        random: Callable[[int], bytes],
         receive_buffer_max: int = RECEIVE_BUFFER_MAX,
         send_buffer_max: int = SEND_BUFFER_MAX,
         uses_ecn: bool = False,
         time_wait: float = TIME_WAIT,
+        secret: Secret,
     ) -> None:
         """Make one; `heap` is shared with the rest of the stack."""
         self.mtu = mtu
@@ -108,7 +112,7 @@ class TcpHost:
         self.opened = self.failed = self.segments_retransmitted = self.resets_sent = self.urgent = 0
         self._world = world
         self._heap = heap
-        self._secret = Secret(random)
+        self._secret = secret
         self._listeners: dict[tuple[bytes | None, int], TcpListener] = {}
         self._fallback: Callable[[tuple[str, int], tuple[str, int]], Fallback] | None = None
         self._fallback_listener: TcpListener | None = None
@@ -179,19 +183,20 @@ class TcpHost:
 
     def connect(self, remote: tuple[str, int], now: float, *, local: tuple[str, int] | None = None) -> TcpConnection:
         """See `Stack.connect_tcp`."""
-        there = ip.from_text(remote[0])
+        there, remote_port = parsed(*remote)
+        self._world.check_destination(there)
         if local is not None and local[0]:
-            here = ip.from_text(local[0])
+            here = parsed(*local)[0]
             if not self._world.is_local(here) or len(here) != len(there):
-                raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: {local[0]}")
+                raise failure(errno.EADDRNOTAVAIL, local[0])
         else:
             found = self._world.local_address_for(there)
             if found is None:
-                raise OSError(errno.ENETUNREACH, f"{os.strerror(errno.ENETUNREACH)}: no address to reach {remote[0]}")
+                raise failure(errno.ENETUNREACH, f"no address to reach {remote[0]}")
             here = found
-        port = self._local_port(here, there, remote[1], local[1] if local is not None else 0)
-        key = _key(here, port, there, remote[1])
-        conn = self._new(key, (here, port), (there, remote[1]), now)
+        port = self._local_port(here, there, remote_port, parsed_port(local[1]) if local is not None else 0)
+        key = _key(here, port, there, remote_port)
+        conn = self._new(key, (here, port), (there, remote_port), now)
         conn.is_active = True
         conn.receiver.scale = scale_for(conn.receiver.limit)
         conn.transition(Event.ACTIVE_OPEN, now)
@@ -206,11 +211,11 @@ class TcpHost:
 
         if wanted:
             if not is_free(wanted):
-                raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: port {wanted}")
+                raise failure(errno.EADDRINUSE, f"port {wanted}")
             return wanted
         port = choose_port(self._secret.first_port(here, there, remote_port), is_free)
         if port is None:
-            raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: every local port is in use")
+            raise failure(errno.EADDRNOTAVAIL, "every local port is in use")
         return port
 
     def _new(
@@ -229,17 +234,18 @@ class TcpHost:
 
     def listen(self, port: int, host: str | None, backlog: int) -> TcpListener:
         """See `Stack.listen_tcp`."""
-        address = None if host is None else ip.from_text(host)
+        port = parsed_port(port)
+        address = None if host is None else parsed(host, port)[0]
         if address is not None and not self._world.is_local(address):
-            raise OSError(errno.EADDRNOTAVAIL, f"{os.strerror(errno.EADDRNOTAVAIL)}: {host}")
+            raise failure(errno.EADDRNOTAVAIL, f"{host} is no address of this tunnel")
         if not port:
             first = self._secret.first_port(address or b"", b"", 0)
             chosen = choose_port(first, lambda one: (address, one) not in self._listeners)
             if chosen is None:
-                raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: every port is in use")
+                raise failure(errno.EADDRINUSE, "every port is in use")
             port = chosen
         if (address, port) in self._listeners:
-            raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: port {port}")
+            raise failure(errno.EADDRINUSE, f"port {port}")
         listener = TcpListener(self, address, host, port, backlog)
         self._listeners[address, port] = listener
         return listener
@@ -286,17 +292,14 @@ class TcpHost:
         segment, key = arrival.segment, arrival.key
         half = (len(key) - 4) // 2
         local = key[half : 2 * half]
+        iss = None
         record = self.time_wait.get(key)
         if record is not None:
             if not record.gives_way_to(segment):
-                answer = record.answer(segment, arrival.length, now)
-                if answer is not None:
-                    self.control(answer)
-                    if segment.flags & tcp.FIN and segment.sequence == (record.rcv_nxt - 1) & 0xFFFFFFFF:
-                        self.time_wait.renew(key, now)
-                self._world.count_drop(DropReason.TCP_NO_CONNECTION)
+                self._arrive_in_time_wait(record, arrival, now)
                 return
             self.time_wait.discard(key)
+            iss = record.next_iss(self._secret.initial_sequence(key, now))
         is_ours = self._world.is_local(local)
         if not is_ours and self._fallback is None:
             self._world.count_drop(DropReason.FOREIGN_DESTINATION)
@@ -304,7 +307,7 @@ class TcpHost:
         if segment.flags & (tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN) == tcp.SYN:
             listener = self._listener_for(local, arrival, is_ours=is_ours)
             if isinstance(listener, TcpListener):
-                self._open_passively(listener, arrival, now)
+                self._open_passively(listener, arrival, now, iss)
                 return
             if listener is Fallback.IGNORE:
                 self._world.count_drop(DropReason.TCP_NO_CONNECTION)
@@ -314,6 +317,18 @@ class TcpHost:
         self._world.count_drop(DropReason.TCP_NO_CONNECTION)
         if is_ours or self._fallback is not None:
             self.reset_stranger(arrival, now)
+
+    def _arrive_in_time_wait(self, record: TimeWait, arrival: Arrival, now: float) -> None:
+        segment, key = arrival.segment, arrival.key
+        if record.is_ended_by(segment):
+            self.time_wait.discard(key)
+            return
+        answer = record.answer(segment, arrival.length, now)
+        if answer is not None:
+            self.control(answer)
+            if segment.flags & tcp.FIN and segment.sequence == (record.rcv_nxt - 1) & 0xFFFFFFFF:
+                self.time_wait.renew(key, now)
+        self._world.count_drop(DropReason.TCP_NO_CONNECTION)
 
     def _listener_for(self, local: bytes, arrival: Arrival, *, is_ours: bool) -> TcpListener | Fallback:
         port = arrival.segment.destination_port
@@ -329,7 +344,7 @@ class TcpHost:
         answer = self._fallback(here, there)
         return self._fallback_listener if answer is Fallback.ACCEPT else answer
 
-    def _open_passively(self, listener: TcpListener, arrival: Arrival, now: float) -> None:
+    def _open_passively(self, listener: TcpListener, arrival: Arrival, now: float, iss: int | None) -> None:
         segment, key = arrival.segment, arrival.key
         if not listener.has_room:
             self._world.count_drop(DropReason.TCP_ACCEPT_QUEUE_FULL)
@@ -338,7 +353,7 @@ class TcpHost:
             self._world.count_drop(DropReason.TCP_SYN_QUEUE_FULL)
             self._answer_with_cookie(key, segment, now)
             return
-        conn = self._accept_syn(listener, key, segment, now)
+        conn = self._accept_syn(listener, key, segment, now, iss)
         listener.half_open[key] = conn
         conn.syn_due = True
         self.schedule(conn)
@@ -459,7 +474,7 @@ class TcpHost:
     def emit_turn(self, now: float, out: Emission) -> None:
         """Let the next connection send one slab."""
         conn = self._turns.popleft()
-        if not self._world.may_send(conn.headers.destination, now):
+        if not self._world.may_send_now(conn.headers.destination, now):
             self._held.append(conn)
             return
         left = out.left

@@ -1,6 +1,8 @@
-"""What an ICMP error does to a connection: it may end an attempt, never an established connection.
+"""What an ICMP error does to a connection: it ends an attempt, never an established connection.
 
-Source: RFC 5927 sections 4 to 7, RFC 5461 section 4, RFC 1191, RFC 8201.
+RFC 1122 4.2.3.9 would have an attempt outlive "unreachable"; RFC 5461 says why nobody does that, and what L does.
+
+Source: RFC 5927 sections 4 to 7, RFC 5461 sections 3 and 4, RFC 1191, RFC 8201.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["take"]
 
-_HARD = frozenset((errno.ECONNREFUSED, errno.ENOPROTOOPT, errno.EACCES))
-
 
 def take(conn: TcpConnection, code: int, mtu: int, now: float) -> None:
     """Take an error that quotes something in flight.
@@ -31,16 +31,12 @@ def take(conn: TcpConnection, code: int, mtu: int, now: float) -> None:
     """
     if code == errno.EMSGSIZE:
         _too_big(conn, mtu, now)
-    elif conn.state in (State.SYN_SENT, State.SYN_RECEIVED) and code in _HARD:
-        # RFC 9293 3.9.2.2: hard errors end an attempt.
+    elif conn.state in (State.SYN_SENT, State.SYN_RECEIVED):
         if code == errno.EACCES and conn.headers.is_v4:
             code = errno.EHOSTUNREACH
         conn.fail(OSError(code, os.strerror(code)), now)
     else:
         conn.soft_error = code
-        if conn.state is State.SYN_SENT:
-            # Whoever has another address to try need not wait for this one.
-            conn.host.mark_ready(conn)
 
 
 def _too_big(conn: TcpConnection, mtu: int, now: float) -> None:

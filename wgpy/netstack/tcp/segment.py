@@ -106,10 +106,9 @@ def arrive(conn: TcpConnection, arrival: Arrival, now: float) -> DropReason | No
 
 def _check_timestamps(conn: TcpConnection, arrival: Arrival, sequence: int, now: float) -> DropReason | None:
     segment = arrival.segment
-    if not conn.has_timestamps or segment.flags & tcp.RST:
+    # RFC 7323 3.2 would drop segments that lack what was agreed. L takes them: some middleboxes strip options.
+    if not conn.has_timestamps or segment.flags & tcp.RST or segment.timestamps is None:
         return None
-    if segment.timestamps is None:
-        return DropReason.TCP_UNACCEPTABLE  # RFC 7323 3.2: once agreed, in every segment
     behind = (conn.ts_recent - segment.timestamps[0]) & 0xFFFFFFFF
     if _PAWS_SLACK < behind < 0x80000000 and now - conn.ts_recent_at < PAWS_IDLE:
         if not arrival.length and not segment.flags & (tcp.SYN | tcp.FIN) and sequence == conn.receiver.nxt:
@@ -233,6 +232,13 @@ def _arrive_in_syn_sent(conn: TcpConnection, arrival: Arrival, now: float) -> Dr
     if flags & tcp.ACK and unwrapped(segment.acknowledgement, sender.nxt) != sender.iss + 1:
         if not flags & tcp.RST:
             conn.host.reset_stranger(arrival)
+        if not conn.retransmitted:
+            # It is the answer of an older connection on these ports, which our RST ends (RFC 9293 3.5.1, figure 9). The
+            # first time, our SYN need not wait for its timer (L). It was not lost, so nothing is backed off.
+            conn.retransmitted += 1
+            conn.host.segments_retransmitted += 1
+            conn.syn_due = True
+            conn.settle(now)
         return DropReason.TCP_BLIND
     if flags & tcp.RST:
         if not flags & tcp.ACK:

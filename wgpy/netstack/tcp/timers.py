@@ -81,8 +81,7 @@ def resume(conn: TcpConnection, moment: float) -> None:
 def _time_out(conn: TcpConnection, now: float) -> None:
     if conn.is_synchronized:
         conn.send_reset()
-    code = conn.soft_error if conn.soft_error and not conn.is_synchronized else errno.ETIMEDOUT
-    conn.fail(OSError(code, os.strerror(code)), now)
+    conn.fail(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)), now)
 
 
 def _retransmit_syn(conn: TcpConnection, now: float) -> None:

@@ -1,8 +1,10 @@
 """What is left of a connection that closed first: a small record, so that nothing old is taken for something new.
 
-A new SYN may take its place when it cannot be an old one. An RST may not end it.
+A new SYN may take its place when it cannot be an old one. An RST ends it when it is exact, as that of a peer which has
+forgotten the connection is: it may be about to open the next one, and what RFC 1337 fears (an old RST, then old octets)
+is guarded against by timestamps and by initial sequence numbers that go on counting. L does the same.
 
-Source: RFC 9293 3.10.7.4, RFC 6191, RFC 1337.
+Source: RFC 9293 3.10.7.4, RFC 6191, RFC 1337, RFC 5961 3.2.
 """
 
 from __future__ import annotations
@@ -57,10 +59,19 @@ class TimeWait:
                 return ahead < 0x80000000
         return 0 < (segment.sequence - self.rcv_nxt) & 0xFFFFFFFF < 0x80000000
 
+    def next_iss(self, proposed: int) -> int:
+        """The initial sequence number of ours for the connection that takes its place: beyond all of this one's."""
+        least = self.snd_nxt + 0xFFFF + 2  # L: what a window without scale may have left under way
+        return proposed if (proposed - least) & 0xFFFFFFFF < 0x80000000 else least & 0xFFFFFFFF
+
+    def is_ended_by(self, segment: Segment) -> bool:
+        """Whether it is the RST of a peer that answers our acknowledgement of something it does not know."""
+        return bool(segment.flags & tcp.RST) and segment.sequence == self.rcv_nxt & 0xFFFFFFFF
+
     def answer(self, segment: Segment, length: int, now: float) -> bytes | None:
         """The acknowledgement that a stray segment gets; None for what gets none."""
         if segment.flags & tcp.RST:
-            return None  # RFC 1337: an old RST must not open the way for old octets
+            return None  # RFC 1337: one that is not exact
         is_expected = segment.sequence == self.rcv_nxt & 0xFFFFFFFF and not length
         if is_expected and not segment.flags & (tcp.SYN | tcp.FIN):
             return None
