@@ -186,7 +186,7 @@ async def _running(
         shutdown, drained = trio.Event(), trio.Event()
 
         async def serve_http(*, task_status: trio.TaskStatus[None]) -> None:
-            await server.serve([trio.socket.from_stdlib_socket(listener)], shutdown, task_status=task_status)
+            await server.serve([listener], shutdown, task_status=task_status)
             drained.set()
 
         await supervise.start_server(nursery, "the HTTPS port", serve_http)

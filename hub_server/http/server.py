@@ -9,6 +9,7 @@ waited out: the descriptors that are missing are there again when somebody leave
 from __future__ import annotations
 
 import errno
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _log = structlog.get_logger("hub.http")
 # accept() says that there is no room in the process or the system; pause, in seconds.
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.1
+_AT_A_TIME: Final = 32
 # The listener itself is gone.
 _NO_LISTENER: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EINVAL, errno.EOPNOTSUPP})
 
@@ -84,7 +86,7 @@ class Server:
 
     async def serve(
         self,
-        listeners: Sequence[trio.socket.SocketType],
+        listeners: Sequence[socket.socket],
         stopping: trio.Event,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -92,7 +94,7 @@ class Server:
         """Serve until `stopping` is set and the open requests are over, or have had their time.
 
         Args:
-            listeners: sockets that listen; closed when no new connection is taken.
+            listeners: sockets that listen and do not block; closed when no new connection is taken.
             stopping: the end of that.
             task_status: told when connections are taken.
 
@@ -109,38 +111,43 @@ class Server:
                     accepting.cancel_scope.cancel()
             finally:
                 for listener in listeners:
+                    trio.lowlevel.notify_closing(listener)
                     listener.close()
             self._service.drain()
             connections.cancel_scope.deadline = trio.current_time() + self._drain
 
-    async def _accept(self, listener: trio.socket.SocketType, connections: trio.Nursery) -> None:
+    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
-            try:
-                accepted, _ = await listener.accept()
-            except OSError as problem:
-                if problem.errno in _NO_LISTENER:
-                    raise
-                # ECONNABORTED, EPERM and what the network reports of a connection that is gone: the next, please.
-                if problem.errno in _NO_ROOM:
-                    self._service.chatter.note("no connection could be taken", "", problem.strerror or "")
-                    self._room.evict()
-                    await trio.sleep(_PAUSE)
-                continue
-            self._accepted += 1
-            try:
-                host, port = accepted.getpeername()[:2]
-            except OSError:
-                accepted.close()  # gone while it waited
-                continue
-            place = self._room.admit(host, accepted.close)
-            if place is None:
-                self._refused += 1
-                self._service.chatter.note("a connection was refused: no place is left", host)
-                accepted.close()
-                continue
-            supervise.start_once(
-                connections, "connection", self._serve_one, accepted, (host, port), place, victim=f"{host}:{port}"
-            )
+            await trio.lowlevel.wait_readable(listener)
+            # Several at a time: one for each turn of everybody else would make a queue of them under load.
+            for _ in range(_AT_A_TIME):
+                try:
+                    accepted, address = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as problem:
+                    if problem.errno in _NO_LISTENER:
+                        raise
+                    # ECONNABORTED, EPERM and what the network reports of a connection that is gone: the next, please.
+                    if problem.errno in _NO_ROOM:
+                        self._service.chatter.note("no connection could be taken", "", problem.strerror or "")
+                        self._room.evict()
+                        await trio.sleep(_PAUSE)
+                    break
+                self._admit(accepted, address[0], address[1], connections)
+
+    def _admit(self, accepted: socket.socket, host: str, port: int, connections: trio.Nursery) -> None:
+        self._accepted += 1
+        accepted.setblocking(False)
+        stream = trio.socket.from_stdlib_socket(accepted)
+        place = self._room.admit(host, stream.close)
+        if place is None:
+            self._refused += 1
+            self._service.chatter.note("a connection was refused: no place is left", host)
+            stream.close()
+            return
+        victim = f"{host}:{port}"
+        supervise.start_once(connections, "connection", self._serve_one, stream, (host, port), place, victim=victim)
 
     async def _serve_one(self, accepted: trio.socket.SocketType, client: tuple[str, int], place: Place) -> None:
         transport = Transport(accepted, self._service.limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -178,6 +179,13 @@ class Served:
         return trio.SSLStream(stream, self.trusting(), server_hostname="127.0.0.1")
 
 
+def listening() -> socket.socket:
+    """A socket that listens on loopback."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listener.setblocking(False)
+    return listener
+
+
 @contextlib.asynccontextmanager
 async def serving(
     application: Application,
@@ -194,9 +202,7 @@ async def serving(
         context, ca = tls.server_context(tls.ensure_own(folder, NAMES)), folder / "ca.crt"
     service = Service(application, Limits(**limits))
     server = Server(service, Room(places, each), context=context, drain=drain)
-    listener = trio.socket.socket()
-    await listener.bind(("127.0.0.1", 0))
-    listener.listen(512)
+    listener = listening()
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, [listener], stopping)

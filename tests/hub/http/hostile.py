@@ -277,24 +277,50 @@ async def in_turn(target: Target, count: int) -> None:
             assert heard.endswith(b"ok\n"), heard
 
 
+# A visitor in a process of its own, since the attacker's is busy: prints how long each visit took.
+_VISITOR = """
+import http.client, ssl, sys, time
+port, ca = int(sys.argv[1]), sys.argv[2]
+while True:
+    began = time.perf_counter()
+    context = ssl.create_default_context(cafile=ca) if ca else None
+    kind = http.client.HTTPSConnection if ca else http.client.HTTPConnection
+    client = kind("127.0.0.1", port, timeout=60, **({"context": context} if ca else {}))
+    client.request("GET", "/sign-in")
+    answer = client.getresponse()
+    assert answer.status == 200 and answer.read().rstrip().endswith(b"</html>")
+    client.close()
+    print(time.perf_counter() - began, flush=True)
+    time.sleep(0.5)
+"""
+
+
+@contextlib.asynccontextmanager
+async def visited(target: Target) -> AsyncIterator[list[float]]:
+    """Somebody looks at the sign-in page all the time; how long it took, in seconds."""
+    command = [sys.executable, "-c", _VISITOR, str(target.port), str(target.ca or "")]
+    times: list[float] = []
+    async with trio.open_nursery() as nursery:
+        start: Callable[..., Any] = trio.run_process
+        process: trio.Process = await nursery.start(
+            lambda task_status: start(command, stdout=-1, check=False, task_status=task_status)
+        )
+        yield times
+        process.terminate()
+        assert process.stdout is not None
+        told = b"".join([piece async for piece in process.stdout])
+        times += [float(line) for line in told.splitlines()]
+
+
 async def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with attacked_hub(Path(folder), with_tls=options.tls) as target:
             await attack(target, options.seed + 1, min(5000, options.openings))
             await trio.sleep(3)
             memory, descriptors, page = target.memory, target.descriptors, await target.page_median()
-            during: list[float] = []
             began = time.perf_counter()
-
-            async def watch() -> None:
-                while True:
-                    await trio.sleep(1)
-                    during.append(await target.page())
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch)
+            async with visited(target) as during:
                 await attack(target, options.seed, options.openings, at_once=options.at_once)
-                nursery.cancel_scope.cancel()
             seconds = time.perf_counter() - began
             after = await target.settled(descriptors + 5)
             print(f"seed {options.seed}: {options.openings} openings in {seconds:.0f} s, alive: {target.is_alive}")

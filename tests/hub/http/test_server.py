@@ -19,7 +19,7 @@ import trio.testing
 
 from hub_server import supervise, tls
 from hub_server.nursery import unwrapped
-from tests.hub.http.ground import NAMES, Served, echo, hello, replies_of, serving
+from tests.hub.http.ground import NAMES, Served, echo, hello, listening, replies_of, serving
 
 GET = b"GET /a HTTP/1.1\r\nHost: hub\r\n\r\n"
 LAST = b"GET /a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"
@@ -111,48 +111,37 @@ async def test_who_takes_nothing_of_an_answer_is_cut_and_who_takes_little_is_not
         await deaf.aclose()
 
 
+class Failing:
+    """A listener whose accept() fails a few times."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.real, self.code, self.left = listening(), code, times
+        self.fileno, self.close = self.real.fileno, self.real.close
+
+    def accept(self) -> Any:
+        if self.left:
+            self.left -= 1
+            raise OSError(self.code, "no")
+        return self.real.accept()
+
+
 @pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "EPERM", "ENETDOWN"])
 async def test_accepting_heals_whatever_accept_says(name: str) -> None:
-    class Listener:
-        """Says so three times, then goes on."""
-
-        def __init__(self, real: trio.socket.SocketType) -> None:
-            self.real, self.left = real, 3
-
-        async def accept(self) -> Any:
-            if self.left:
-                self.left -= 1
-                await trio.lowlevel.checkpoint()
-                raise OSError(getattr(errno, name), "no")
-            return await self.real.accept()
-
-        def close(self) -> None:
-            self.real.close()
-
     async with serving(hello) as served, trio.open_nursery() as nursery:
-        real = trio.socket.socket()
-        await real.bind(("127.0.0.1", 0))
-        real.listen(5)
-        listener: Any = Listener(real)
-        await nursery.start(served.server.serve, [listener], trio.Event())
-        again = Served(real.getsockname()[1], served.server, served.service, served.stopping, None)
-        assert await asked(again) == b"/a"
+        failing: Any = Failing(getattr(errno, name), times=3)
+        await nursery.start(served.server.serve, [failing], trio.Event())
+        port = failing.real.getsockname()[1]
+        assert await asked(Served(port, served.server, served.service, served.stopping, None)) == b"/a"
+        assert failing.left == 0
         nursery.cancel_scope.cancel()
 
 
 async def test_a_listener_that_is_gone_is_told() -> None:
-    class Listener:
-        async def accept(self) -> Any:
-            raise OSError(errno.EBADF, "gone")
-
-        def close(self) -> None:
-            pass
-
-    listener: Any = Listener()
-    async with serving(hello) as served:
+    failing: Any = Failing(errno.EBADF, times=1)
+    async with serving(hello) as served, await trio.open_tcp_stream("127.0.0.1", failing.real.getsockname()[1]):
         with pytest.raises(supervise.PortLost), unwrapped():
             async with trio.open_nursery() as nursery:
-                await supervise.start_server(nursery, "the port", served.server.serve, [listener], trio.Event())
+                await supervise.start_server(nursery, "the port", served.server.serve, [failing], trio.Event())
 
 
 async def test_one_connection_dies_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,10 +231,6 @@ async def test_another_client_speaks_it_over_tls(tmp_path: Path) -> None:
                 await socket.send_message(b"x" * size)
                 assert await socket.get_message() == b"x" * size
             await socket.ping(b"1")
-        with pytest.raises(trio_websocket.ConnectionRejected) as refused:
-            async with trio_websocket.open_websocket("127.0.0.1", served.port, "/", use_ssl=served.trusting()):
-                pass
-        assert refused.value.status_code == 500, "the application insists on its subprotocols"
 
 
 async def test_an_application_of_requests_alone_refuses_it() -> None:
