@@ -29,6 +29,7 @@ NAMES: Final = {
     "tunnel": "daemons in two namespaces, against other implementations: throughput, packets, RTT, CPU, memory",
     "kernel": "against the Linux kernel's WireGuard, everyone inside one emulated guest",
     "handshake": "handshakes per second of the engine in memory, alone and in a storm; refusals per second",
+    "flood": "a tunnel under a flood of handshake messages: throughput and pings, calm and flooded in turn",
     "netstack": "the userspace TCP/IP stack: in memory, through WireGuard, against gVisor and Linux",
     "hub": "the hub: pages, live changes, kubectl through the tunnel, a thousand edges, broken streams",
     "scale": "what grows with the number of peers: memory, CPU, wg show, wg setconf, AllowedIPs up to a million",

@@ -30,6 +30,7 @@ from hub_server import api, bootstrap, http, jobs, supervise, tls, web
 from hub_server.auth.middleware import Authentication
 from hub_server.auth.passwords import Passwords
 from hub_server.control import serve_control
+from hub_server.domain.errors import Unavailable
 from hub_server.door import Door, application, explaining, limits_of
 from hub_server.keyfiles import ensure_secret, lock_folder
 from hub_server.kubeproxy import KubeProxy
@@ -176,8 +177,9 @@ async def _running(
             nursery, "push of a configuration", control.config_changed, cluster_id, victim=cluster_id
         )
         supervise.start_kept(nursery, "jobs", jobs.run_jobs, core)
+        supervise.start_kept(nursery, "writes that wait", core.later.run)
         supervise.start_kept(nursery, "grounds of streams", core.grounds.run)
-        supervise.start_kept(nursery, "audit of requests", services.kubectl.write_records)
+        supervise.start_kept(nursery, "sums of refusals", services.kubectl.sum_refusals)
         kubectl = services.kubectl
         proxy = KubeProxy(
             wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
@@ -241,7 +243,12 @@ def site(core: Core, joining: Joining, services: Services) -> http.Application:
         return PlainTextResponse("ok\n")
 
     async def ready(_: Request) -> Response:
-        await core.database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one())
+        try:
+            await core.database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one())
+        except Unavailable as problem:
+            return PlainTextResponse(f"not ready: {problem.code}: {problem.detail}\n", 503)
+        if (trouble := core.database.trouble) is not None:
+            return PlainTextResponse(f"not ready: {trouble.code}: {trouble.text}\n", 503)
         return PlainTextResponse(f"daalu-hub {hub_server.__version__} ready\n")
 
     routes = [

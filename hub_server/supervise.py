@@ -35,6 +35,7 @@ __all__ = [
     "KeyLost",
     "PortLost",
     "confined",
+    "failed",
     "failures",
     "leaves",
     "run_kept",
@@ -173,18 +174,23 @@ def confined(name: str, victim: str = "") -> Iterator[None]:
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
+def failed(name: str, victim: str, problem: Exception) -> None:
+    """Count a failure and tell it, for who goes on in another way. Arguments as for `run_once`."""
+    _counts[name] += 1
+    # That the database cannot be written is told by the one who found it out.
+    if not isinstance(problem, Unavailable):
+        _tell(name, victim, problem)
+
+
 def _take(name: str, victim: str, problem: BaseException) -> BaseException | None:
     """Log and count what failed; returns what must pass: an end of the process, or what is no failure at all.
 
     A group of exceptions is taken apart by hand: `except*` wraps anew what is raised in it before Python 3.11.4.
     """
     all_of_it = list(leaves(problem))
-    failed = [leaf for leaf in all_of_it if isinstance(leaf, Exception) and not isinstance(leaf, Fatal)]
-    if failed:
-        _counts[name] += 1
-        # That the database cannot be written is told by the one who found it out.
-        if (told := next((leaf for leaf in failed if not isinstance(leaf, Unavailable)), None)) is not None:
-            _tell(name, victim, told)
+    faults = [leaf for leaf in all_of_it if isinstance(leaf, Exception) and not isinstance(leaf, Fatal)]
+    if faults:
+        failed(name, victim, next((fault for fault in faults if not isinstance(fault, Unavailable)), faults[0]))
     if (fatal := next((leaf for leaf in all_of_it if isinstance(leaf, Fatal)), None)) is not None:
         return fatal
     if isinstance(problem, BaseExceptionGroup):

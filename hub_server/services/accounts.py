@@ -32,8 +32,6 @@ from hub_server.store.database import Database
 
 __all__ = ["Accounts", "create_administrator", "make_tenant"]
 
-# The last use of a session or token is written this often, not with every request.
-TOUCH_EVERY: Final = 60.0
 MOST_SESSIONS: Final = 20
 TOKEN_PREFIX: Final = "dlp_"
 _INITIALISED: Final = "initialised"
@@ -95,7 +93,7 @@ class Accounts:
                 remote=remote,
                 request_id=request_id,
             )
-            await core.database.write(audit.append, entry)
+            core.later.append(entry)
             raise Unauthenticated(_WRONG)
         assert person is not None, "there was a hash to compare with"
         tries.succeeded()
@@ -128,11 +126,11 @@ class Accounts:
         found = await core.database.read(_session, _digest(cookie))
         if found is None:
             return None
-        is_old = now - found.last_used_at > core.settings.session_idle
+        last_used = core.later.last_use(schema.sessions, found.session_id, found.last_used_at)
+        is_old = now - last_used > core.settings.session_idle
         if is_old or now - found.created_at > core.settings.session_absolute:
             return None
-        if now - found.last_used_at > TOUCH_EVERY:
-            await core.database.write(_touch_session, found.session_id, now)
+        core.later.touch(schema.sessions, found.session_id, found.last_used_at, now)
         roles, grants = await core.database.read(_memberships, found.user_id)
         return Actor(
             kind="user",
@@ -158,8 +156,7 @@ class Accounts:
         found, standing = await core.database.read(_token, _digest(bearer), now)
         if standing is None:
             return None
-        if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
-            await core.database.write(_touch_token, found.id, now)
+        core.later.touch(schema.api_tokens, found.id, found.last_used_at, now)
         return Actor(
             kind="token",
             id=found.id,
@@ -181,9 +178,7 @@ class Accounts:
         tries.count(core.monotonic())
         stored = await core.database.read(_password_of, actor.id)
         if not await core.passwords.verify(stored, password[:1000], source=actor.session_id, known=True):
-            await core.database.write(
-                audit.append, core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused")
-            )
+            core.later.append(core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused"))
             raise Unauthenticated("the password is wrong", code="wrong_password")
         tries.succeeded()
         await core.database.write(
@@ -351,17 +346,9 @@ def _open_session(connection: Connection, session: dict[str, Any], entry: audit.
     audit.append(connection, entry)
 
 
-def _touch_session(connection: Connection, session_id: str, now: float) -> None:
-    connection.execute(update(schema.sessions).where(schema.sessions.c.id == session_id).values(last_used_at=now))
-
-
 def _token(connection: Connection, digest: bytes, now: float) -> tuple[Any, authority.Standing | None]:
     found = connection.execute(select(schema.api_tokens).where(schema.api_tokens.c.hash == digest)).one_or_none()
     return found, authority.of_token(connection, found, now) if found is not None else None
-
-
-def _touch_token(connection: Connection, token_id: str, now: float) -> None:
-    connection.execute(update(schema.api_tokens).where(schema.api_tokens.c.id == token_id).values(last_used_at=now))
 
 
 def _reauthenticated(connection: Connection, session_id: str, now: float, entry: audit.Entry) -> None:

@@ -21,6 +21,7 @@ from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord
 from hub_server.domain.roles import Right
 from hub_server.grounds import Ground, Grounds
 from hub_server.services import standing
+from hub_server.services.later import Later
 from hub_server.services.live import Live
 from hub_server.services.views import Actor
 from hub_server.settings import Settings
@@ -94,11 +95,13 @@ class Core:
     monotonic: Callable[[], float] = trio.current_time  # for durations: setting the hub's clock does not move it
     random: Callable[[int], bytes] = field(default=secrets.token_bytes)
     grounds: Grounds = field(init=False)  # what open streams stand on
+    later: Later = field(init=False)
 
     def __post_init__(self) -> None:
         """Let whatever is committed be looked at: it may have taken a stream's ground away."""
         self.grounds = Grounds(self._lost)
         self.database.on_commit.append(self.grounds.look_soon)
+        self.later = Later(self.database)
 
     async def _lost(self, grounds: Collection[Ground]) -> Mapping[Ground, str]:
         return await self.database.read(standing.lost, grounds, self.now(), self.settings)
@@ -151,10 +154,10 @@ class Core:
         """
         if tenant_id is None or tenant_id not in actor.roles:
             chain = tenant_id or audit.HUB_CHAIN
-            await self._refused(self.entry(actor, chain, action, result="not_found", cluster_id=cluster_id))
+            self.later.append(self.entry(actor, chain, action, result="not_found", cluster_id=cluster_id))
             raise NotFound()
         if not actor.may(tenant_id, right):
-            await self._refused(self.entry(actor, tenant_id, action, result="forbidden", cluster_id=cluster_id))
+            self.later.append(self.entry(actor, tenant_id, action, result="forbidden", cluster_id=cluster_id))
             whose = "your role in this tenant does" if actor.kind == "user" else "the scopes of this token do"
             raise Forbidden(f"{whose} not allow that")
         self._pass(actor, Passed(tenant_id, right.value, action, cluster_id, reauth))
@@ -167,7 +170,7 @@ class Core:
             ReauthRequired: the password must be typed again.
         """
         if not actor.hub_admin:
-            await self._refused(self.entry(actor, audit.HUB_CHAIN, action, result="forbidden"))
+            self.later.append(self.entry(actor, audit.HUB_CHAIN, action, result="forbidden"))
             raise Forbidden("only an administrator of the hub does that")
         self._pass(actor, Passed(None, "hub", action, None, reauth))
 
@@ -195,9 +198,6 @@ class Core:
         """Whether the actor typed the password within five minutes."""
         at = actor.reauthenticated_at
         return at is not None and abs(self.now() - at) <= REAUTH_LIFETIME  # a clock set back prolongs nothing
-
-    async def _refused(self, entry: audit.Entry) -> None:
-        await self.database.write(audit.append, entry)
 
     async def tenant_of(self, cluster_id: str) -> str | None:
         """The tenant of a live cluster."""

@@ -1,25 +1,23 @@
 """kubectl: the panel, kubeconfigs, and who may send a request through the tunnel.
 
 A kubeconfig holds a `dlk_` token that is bound to one user and one cluster; its hash alone is kept, and every request
-reads user, role and cluster anew. What went through the tunnel is audited in batches by `write_records`.
+reads user, role and cluster anew. What went through the tunnel is audited a little later, in batches.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import secrets
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import structlog
 import trio
 from sqlalchemy import Connection, insert, select, update
 
-from hub_server import audit, supervise
+from hub_server import audit
 from hub_server.domain import foreign
 from hub_server.domain.errors import Conflict, EdgeUnreachable, Forbidden, Invalid, NotFound, Unauthenticated
 from hub_server.domain.records import PanelResult, ProxyGrant, ProxyRecord
@@ -28,7 +26,6 @@ from hub_server.domain.status import Phase
 from hub_server.kubeproxy import Asking
 from hub_server.panel import Panel
 from hub_server.services import standing
-from hub_server.services.accounts import TOUCH_EVERY
 from hub_server.services.core import Core
 from hub_server.services.presence import Presence, Row
 from hub_server.services.refusals import SUM_EVERY, Refusals
@@ -43,10 +40,6 @@ _WHY_DOWN: Final = {
     Phase.INVITED: "{} has not joined yet: its invite was not used",
     Phase.REDEEMED: "{} has not connected yet: its invite was used, and no packet of its edge came",
 }
-_RECORDS: Final = 50_000  # waiting for the database
-_GATHER: Final = 0.25  # seconds
-
-log = structlog.get_logger("hub.kubectl")
 
 
 class Kubectl:
@@ -56,10 +49,7 @@ class Kubectl:
         """Stand on the core, and know rows from presence."""
         self._core = core
         self._presence = presence
-        self._records: list[ProxyRecord] = []
-        self._touched: dict[str, float] = {}  # kubeconfigs by id, used when; not yet written
         self._refusals = Refusals()
-        self._wake = trio.Event()
         self._panel = Panel(wall_clock=core.now)
 
     # --- the panel ---------------------------------------------------------------------------------------------------
@@ -101,8 +91,7 @@ class Kubectl:
                     "ms": round((trio.current_time() - begin) * 1000),
                 },
             )
-            with trio.CancelScope(shield=True):
-                await core.database.write(audit.append, entry)
+            core.later.append(entry)
         return _answer(result)
 
     def wire_to(self, row: Row) -> Wire:
@@ -133,9 +122,8 @@ class Kubectl:
         row = await self._seen(actor, cluster_id, Right.KUBECONFIG, "kubeconfigs.list")
         owner = None if actor.may(row.tenant_id, Right.MANAGE) else actor.id
         views = await self._core.database.read(_kubeconfigs, cluster_id, owner)
-        return tuple(
-            replace(view, last_used_at=self._touched[view.id]) if view.id in self._touched else view for view in views
-        )
+        table, last_use = schema.kubeconfig_tokens, self._core.later.last_use
+        return tuple(replace(view, last_used_at=last_use(table, view.id, view.last_used_at) or None) for view in views)
 
     async def issue_kubeconfig(
         self, actor: Actor, cluster_id: str, *, ttl: float | None = None, stream: bool | None = None
@@ -253,12 +241,9 @@ class Kubectl:
             problem = "this cluster was removed from the hub"
         if problem is not None or row is None or found is None:
             self._refusals.note(asking, row, found, now)
-            self._wake.set()
+            self._audit_refusals()
             raise Unauthenticated(problem or "")
-        if found.last_used_at is None or now - found.last_used_at > TOUCH_EVERY:
-            # Not in the way of the request: where nothing can be written, reading goes on.
-            self._touched[found.id] = now
-            self._wake.set()
+        core.later.touch(schema.kubeconfig_tokens, found.id, found.last_used_at, now)
         self.wire_to(row)
         return ProxyGrant(
             user_id=found.user_id,
@@ -275,41 +260,17 @@ class Kubectl:
         """Take a request for the audit. Those of nobody are logged by the server and not kept."""
         if not record.tenant_id:
             return
-        if len(self._records) >= _RECORDS:
-            log.error("the audit of requests cannot keep up", cluster=record.cluster_id, request=record.request_id)
-            return
-        self._records.append(record)
-        self._wake.set()
+        self._core.later.append(_entry(record))
 
-    async def write_records(self) -> None:
-        """Write what was recorded, a batch in a transaction, until cancelled; the rest on the way out."""
-        try:
-            while True:
-                # What was refused and only counted is written when its minute is over.
-                with trio.move_on_after(SUM_EVERY if self._refusals.are_counted else math.inf):
-                    await self._wake.wait()
-                await trio.sleep(_GATHER)
-                self._wake = trio.Event()
-                await self._flush()
-        finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(5), supervise.confined("audit at the end"):
-                await self._flush()
+    async def sum_refusals(self) -> None:
+        """Audit what was refused and only counted when its minute is over, until cancelled."""
+        while True:
+            await trio.sleep(SUM_EVERY)
+            self._audit_refusals()
 
-    async def _flush(self) -> None:
-        now = self._core.now()
-        batch, self._records = self._records, []
-        touched, self._touched = self._touched, {}
-        refused = self._refusals.take(now)
-        if not batch and not touched and not refused:
-            return
-        try:
-            await self._core.database.write(_write_all, [*map(_entry, batch), *refused], touched)
-        except Exception:
-            self._records = batch + self._records
-            self._touched = touched | self._touched
-            self._refusals.put_back(refused)
-            self._wake.set()
-            raise
+    def _audit_refusals(self) -> None:
+        for entry in self._refusals.take(self._core.now()):
+            self._core.later.append(entry)
 
 
 def _answer(result: PanelResult) -> PanelAnswer:
@@ -402,11 +363,3 @@ def _entry(record: ProxyRecord) -> audit.Entry:
             "ms": round(record.seconds * 1000),
         },
     )
-
-
-def _write_all(connection: Connection, entries: list[audit.Entry], touched: dict[str, float]) -> None:
-    table = schema.kubeconfig_tokens
-    for kubeconfig_id, at in touched.items():
-        connection.execute(update(table).where(table.c.id == kubeconfig_id).values(last_used_at=at))
-    for entry in entries:
-        audit.append(connection, entry)

@@ -8,7 +8,7 @@ database stays the truth: after a restart everything is read back, and what peop
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -20,6 +20,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hub_server import supervise
 from hub_server.domain import alerts, clones, status
+from hub_server.domain.errors import Unavailable
 from hub_server.domain.reasons import Reason
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, NodeSummary, PeerRecord, RealmRecord
 from hub_server.domain.status import Phase, Status
@@ -33,6 +34,9 @@ LAST_SEEN_EVERY = 15.0
 SAMPLE_EVERY = 60.0
 TICK = 0.5
 MAX_NODES = 5000
+_RETRY = 2.0  # seconds until what could not be written is tried again
+_CLOCK_SET = 2.0  # seconds by which a clock that runs well is never corrected within one look
+_MOST_WAITING = 50_000  # events, samples and so on that wait for the database
 _LISTENING = "listening_until"
 
 log = structlog.get_logger("hub.presence")
@@ -115,6 +119,29 @@ class _Batch:
     resolved: list[tuple[str, float]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, newer: _Batch) -> None:
+        """Take in what came later; of what waits too long for the database, the oldest is let go."""
+        self.rows |= newer.rows
+        self.nodes |= newer.nodes
+        for name in ("events", "alerts", "resolved", "samples"):
+            mine: list[Any] = getattr(self, name)
+            mine += getattr(newer, name)
+            del mine[:-_MOST_WAITING]
+
+    def by_cluster(self) -> dict[str, _Batch]:
+        """The same, apart for each cluster."""
+        parts: defaultdict[str, _Batch] = defaultdict(_Batch)
+        for cluster_id in self.rows:
+            parts[cluster_id].rows.add(cluster_id)
+        for cluster_id, nodes in self.nodes.items():
+            parts[cluster_id].nodes[cluster_id] = nodes
+        for cluster_id, at in self.resolved:
+            parts[cluster_id].resolved.append((cluster_id, at))
+        for name in ("events", "alerts", "samples"):
+            for one in getattr(self, name):
+                getattr(parts[one["cluster_id"]], name).append(one)
+        return dict(parts)
+
 
 class Presence:
     """The rows, and the sink of the wire."""
@@ -126,6 +153,7 @@ class Presence:
         self.rows: dict[str, Row] = {}
         self.by_tenant: dict[str, dict[str, Row]] = {}
         self.listening_since = core.now()
+        self._offset = core.now() - core.monotonic()
         self._batch = _Batch()
         self._wake = trio.Event()
         self._writing = trio.Lock()
@@ -140,6 +168,8 @@ class Presence:
         now = self.listening_since = self._now()
         for values in rows:
             row = self._put(values, keep=False)
+            # What a clock wrote that was ahead of this one is taken as now, else a dead edge would stay connected.
+            _move(row, 0.0, now)
             if listened_until is not None:
                 row.status = status.after_hub_absence(row.status, float(listened_until), now)
                 self._set_deadline(row)
@@ -229,6 +259,7 @@ class Presence:
 
     def goodbye(self, cluster_id: str, at: float, reason: GoodbyeReason) -> None:
         """The edge is leaving; up to three times for one leave."""
+        self._follow_clock()
         if (row := self.rows.get(cluster_id)) is None:
             return
         before = row.status
@@ -327,7 +358,24 @@ class Presence:
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
+    def _follow_clock(self) -> None:
+        """See whether the hub's clock was set, and move with it what is measured from now on."""
+        now = self._now()
+        before, self._offset = self._offset, now - self._core.monotonic()
+        by = self._offset - before
+        if abs(by) < _CLOCK_SET:
+            return
+        log.warning("the hub's clock was set", seconds=round(by, 1))
+        self.listening_since = min(self.listening_since + by, now)
+        self._next_sample, self._next_listening = now, now
+        for row in self.rows.values():
+            _move(row, by, now)
+            self._set_deadline(row)
+            self._batch.rows.add(row.id)
+        self._wake.set()
+
     def _packet(self, row: Row, at: float, *, is_new_session: bool = False) -> None:
+        self._follow_clock()
         before = row.status
         row.status = status.after_packet(before, at, is_new_session=is_new_session)
         if before.phase is row.status.phase:
@@ -381,6 +429,7 @@ class Presence:
 
     def tick(self) -> None:
         """Look at what time alone changes: silence, alerts, expiry of invites, the samples of a minute."""
+        self._follow_clock()
         now = self._now()
         for row in list(self.rows.values()):
             if row.deadline <= now:
@@ -523,7 +572,11 @@ class Presence:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await self.flush()
+            self._core.database.check_place()
+            try:
+                await self.flush()
+            except Unavailable:
+                await trio.sleep(_RETRY)
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""
@@ -534,19 +587,44 @@ class Presence:
                 self.rows[stored["id"]].written_at = self._now()
             try:
                 await self._core.database.write(_flush, batch, rows, self._now())
-            except Exception:
+            except Unavailable:
                 self._put_back(batch)
                 raise
+            except Exception:
+                # One cluster's news cannot be written, ever: those of the others shall not wait behind them.
+                await self._flush_one_by_one(batch, rows)
+
+    async def _flush_one_by_one(self, batch: _Batch, rows: list[dict[str, Any]]) -> None:
+        parts = batch.by_cluster()
+        while parts:
+            cluster_id, part = parts.popitem()
+            mine = [row for row in rows if row["id"] == cluster_id]
+            try:
+                await self._core.database.write(_flush, part, mine, self._now())
+            except Unavailable:
+                for waiting in (part, *parts.values()):
+                    self._put_back(waiting)
+                raise
+            except Exception as problem:
+                supervise.failed("writing a row", cluster_id, problem)
 
     def _put_back(self, batch: _Batch) -> None:
-        newer, self._batch = self._batch, batch
-        batch.rows |= newer.rows
-        batch.nodes |= newer.nodes
-        batch.events += newer.events
-        batch.alerts += newer.alerts
-        batch.resolved += newer.resolved
-        batch.samples += newer.samples
+        batch.add(self._batch)
+        self._batch = batch
         self._wake.set()
+
+
+def _move(row: Row, by: float, now: float) -> None:
+    """Move what is known of a row with the clock that was set."""
+    row.status = status.moved(row.status, by, now)
+    for name in ("last_handshake", "first_packet_at", "connected_at", "api_at"):
+        at = getattr(row, name)
+        if at is not None:
+            setattr(row, name, min(at + by, now))
+    row.written_at = min(row.written_at + by, now)
+    for visits in (row.places, row.boots):
+        for number, (at, what) in enumerate(visits):
+            visits[number] = (at + by, what)
 
 
 def _utc(at: float) -> str:
@@ -633,10 +711,8 @@ def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], no
         connection.execute(delete(schema.nodes).where(schema.nodes.c.cluster_id == cluster_id))
         connection.execute(insert(schema.nodes).values(cluster_id=cluster_id, told_at=now, nodes=table))
     if batch.samples:
-        samples = schema.status_samples
-        minute = batch.samples[0]["minute"]
-        connection.execute(delete(samples).where(samples.c.minute == minute))
-        connection.execute(insert(samples), batch.samples)
+        # A clock that was set back comes to the same minute again.
+        connection.execute(insert(schema.status_samples).prefix_with("OR REPLACE"), batch.samples)
     meta_put(connection, _LISTENING, repr(now))
 
 

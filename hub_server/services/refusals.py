@@ -5,7 +5,6 @@ Whoever has no token can ask as often as they like, so what is written of it is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,11 +34,6 @@ class Refusals:
         """Start with none."""
         self._minutes: dict[str, _Minute] = {}
         self._entries: list[audit.Entry] = []
-
-    @property
-    def are_counted(self) -> bool:
-        """Whether some wait for their minute to end."""
-        return bool(self._minutes)
 
     def note(self, asking: Asking, row: Row | None, token: Any, now: float) -> None:
         """A token was refused.
@@ -81,10 +75,6 @@ class Refusals:
             self._sum_up(chain, now)
         entries, self._entries = self._entries, []
         return entries
-
-    def put_back(self, entries: Sequence[audit.Entry]) -> None:
-        """They could not be written."""
-        self._entries = [*entries, *self._entries]
 
     def _sum_up(self, chain: str, now: float) -> None:
         minute = self._minutes.pop(chain, None)

@@ -260,8 +260,8 @@ def test_exit_codes_are_those_of_the_product() -> None:
         "bad_setting": 2, "bad_token": 2, "token_expired": 10, "token_revoked": 10, "token_used": 11,
         "token_unknown": 12,
         "bad_pubkey": 13, "bad_proof": 13, "clock_skew": 13, "version_too_old": 14, "unexpected_answer": 15, "tls": 20,
-        "hub_key": 20, "network": 21, "rate_limited": 21, "unavailable": 21, "dns": 22, "api_unreachable": 23,
-        "api_forbidden": 24,
+        "hub_key": 20, "network": 21, "rate_limited": 21, "unavailable": 21, "proxy": 21, "dns": 22,
+        "api_unreachable": 23, "api_forbidden": 24,
     }  # fmt: skip
 
 

@@ -118,6 +118,15 @@ def _() -> Counts:
     return scene.drops
 
 
+@produces(DropReason.COOKIE_WITHHELD)
+def _() -> Counts:
+    scene = Scene().load()
+    message = scene.initiation()
+    whole = DatagramBatch(bytearray(message * 20), 148, A4)
+    scene.engine.receive_batches([whole], scene.pair.network.now)
+    return {reason: count for reason, count in scene.drops.items() if reason is not DropReason.INVALID_MAC2}
+
+
 @produces(DropReason.RATE_LIMITED)
 def _() -> Counts:
     from tests.behaviours.forge import cookie_of

@@ -213,6 +213,7 @@ class Bench:
         return [event.kind for event in reversed(page.items)]
 
     async def audited(self, action: str) -> list[Any]:
+        await self.core.later.flush()
         return list((await self.services.audit.list(self.admin, self.tenant_id, action=action, limit=500)).items)
 
 

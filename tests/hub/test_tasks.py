@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
@@ -16,10 +17,10 @@ from tests.hub.whole import joined_edge, whole_hub
 
 # Every task that a hub with one connected edge and one open page runs, by the name it is started with.
 KEPT = {
-    "rows", "rows by time", "writing rows", "audit of requests", "jobs", "notifications", "retention", "certificate",
-    "heartbeats", "control port", "grounds of streams",
+    "rows", "rows by time", "writing rows", "writes that wait", "jobs", "notifications", "retention", "certificate",
+    "heartbeats", "control port", "grounds of streams", "sums of refusals",
 }  # fmt: skip
-ONCE = {"control connection", "calls after a start"}
+ONCE = {"control connection", "calls after a start", "connection", "request"}
 
 
 class Planted(Exception):
@@ -38,6 +39,10 @@ class Poison:
 
     def kill(self, name: str) -> None:
         self._deaths.pop(name, trio.Event()).set()
+
+    def spare(self, name: str) -> None:
+        """Those that run already do not die by the next `kill`."""
+        self._deaths.pop(name, None)
 
     async def _poisoned(self, name: str, work: Callable[..., Awaitable[object]], *args: Any, victim: str = "") -> bool:
         async def mortal() -> None:
@@ -64,6 +69,7 @@ async def test_each_task_that_dies_dies_alone(tmp_path: Path, monkeypatch: pytes
         whole.client() as client,
     ):
         await whole.until(lambda: "control connection" in poison.began)
+        assert (await client.get("/readyz")).status_code == 200
         assert set(poison.began) == KEPT | ONCE, "a task that this test does not know, or one that never ran"
         for name in sorted(KEPT | {"control connection"}):
             began, failed = poison.began[name], supervise.failures.get(name, 0)
@@ -79,3 +85,32 @@ async def test_each_task_that_dies_dies_alone(tmp_path: Path, monkeypatch: pytes
         assert (await whole.row(invite.cluster_id)).phase == "invited"
         events = (await whole.services.clusters.events(whole.admin, cluster_id, limit=50)).items
     assert [event.kind for event in events if event.kind.startswith("tunnel.")] == ["tunnel.connected"]
+
+
+@pytest.mark.parametrize("name", ["connection", "request"])
+async def test_a_connection_or_request_that_dies_dies_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    poison = Poison(monkeypatch)
+    live = "/t/default/clusters/live"
+    async with (
+        whole_hub(tmp_path) as whole,
+        whole.client(signed_in=True) as mine,
+        whole.client(signed_in=True) as other,
+        mine.stream("GET", live) as page,
+    ):
+        pieces = page.aiter_text()
+        await anext(pieces)
+        poison.spare(name)
+        failed = supervise.failures.get(name, 0)
+        async with other.stream("GET", live) as victim:
+            assert victim.status_code == 200
+            poison.kill(name)
+            with pytest.raises(httpx.RemoteProtocolError):
+                await victim.aread()
+        assert supervise.failures[name] == failed + 1
+        await whole.invite("seen")
+        async for piece in pieces:
+            if "seen" in piece:
+                break
+        assert (await other.get("/sign-in", follow_redirects=True)).status_code == 200

@@ -504,3 +504,20 @@ def test_b67_to_a_low_order_public_key_nothing_is_ever_sent(point: int) -> None:
     engine.send_packet(packet(), 400.0)
     assert engine.datagrams_to_send() == []
     assert [peer.public_key for peer in engine.state().peers] == [low]
+
+
+def test_an_owner_that_weighs_handshakes_against_data_lets_them_in_itself() -> None:
+    pair = Pair()
+    engine = pair.b.engine
+    engine.holds_handshakes = True
+    pair.a.send(packet())
+    pair.network.run(0.5)
+    assert not pair.b.received
+    assert engine.waiting_handshakes == 1
+    assert engine.next_deadline() is None
+    engine.handle_timer(pair.network.now)
+    assert engine.waiting_handshakes == 1, "time alone lets nobody in"
+    engine.work_off_handshakes(pair.network.now)
+    pair.network.flush(pair.b)
+    pair.network.run(0.5)
+    assert pair.b.received == [packet()]

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HandshakeDoor", "Knock"]
 
-# Cookie replies made per call: each costs a tenth of a handshake, so a flood of them must not stall transport either.
-_REPLIES_PER_CALL: Final = 64
+# Messages looked at per call, under load: each costs a tenth of a handshake, so they must not stall transport either.
+_LOOKS_PER_CALL: Final = 64
+# Of these, how many get a cookie reply whoever sent them; the others, if none went to their address within a second. So
+# a flood from a few hundred addresses costs a few hundred replies, and does not stand in the way of anybody else.
+_REPLIES_PER_CALL: Final = 16
+_ANSWERED_KEPT: Final = 4096
 
 
 class Knock(NamedTuple):
@@ -47,7 +51,7 @@ class Knock(NamedTuple):
 class HandshakeDoor:
     """Initiations and responses between arrival and processing."""
 
-    __slots__ = ("_checker", "_limiter", "_loaded_until", "_queue", "_shared")
+    __slots__ = ("_answered", "_answered_since", "_checker", "_limiter", "_loaded_until", "_queue", "_shared")
 
     def __init__(self, shared: Shared) -> None:
         """Start with nobody waiting."""
@@ -55,6 +59,9 @@ class HandshakeDoor:
         self._queue: deque[Knock] = deque()
         self._limiter = RateLimiter()
         self._loaded_until = float("-inf")
+        # Addresses that got a cookie reply since a moment less than a second ago.
+        self._answered: set[bytes] = set()
+        self._answered_since = float("-inf")
         self._checker: CookieChecker | None = None
         self.identity_changed()
 
@@ -69,10 +76,10 @@ class HandshakeDoor:
         checker = self._checker
         if checker is None:
             self._shared.drop(DropReason.INTERFACE_DOWN)
-        elif not checker.check_mac1(message):
-            self._shared.drop(DropReason.INVALID_MAC1)
         elif len(self._queue) >= HANDSHAKE_QUEUE_SIZE:
             self._shared.drop(DropReason.HANDSHAKE_QUEUE_FULL)
+        elif not checker.check_mac1(message):
+            self._shared.drop(DropReason.INVALID_MAC1)
         else:
             self._queue.append(Knock(message, remote, local))
 
@@ -83,7 +90,8 @@ class HandshakeDoor:
             None when nobody waits, or when enough was done for one call: `is_waiting` tells.
         """
         queue, checker = self._queue, self._checker
-        for _ in range(_REPLIES_PER_CALL):
+        replies = 0
+        for _ in range(_LOOKS_PER_CALL):
             if not queue or checker is None:
                 return None
             is_loaded = self.is_under_load(now)
@@ -93,6 +101,10 @@ class HandshakeDoor:
             source = knock.remote.packed
             random = self._shared.random
             if not checker.check_mac2(knock.message, source, now, random):
+                if not self._is_fresh(source[:-2], now) and replies >= _REPLIES_PER_CALL:
+                    self._shared.drop(DropReason.COOKIE_WITHHELD)
+                    continue
+                replies += 1
                 self._shared.drop(DropReason.INVALID_MAC2)
                 reply = checker.create_reply(knock.message, source, now, random)
                 tos = HANDSHAKE_TOS if self._shared.copies_ecn else 0
@@ -103,6 +115,16 @@ class HandshakeDoor:
             else:
                 return knock
         return None
+
+    def _is_fresh(self, address: bytes, now: float) -> bool:
+        """Whether no cookie reply went to an address lately; from now on one did."""
+        if now - self._answered_since >= 1.0:
+            self._answered.clear()
+            self._answered_since = now
+        if address in self._answered or len(self._answered) >= _ANSWERED_KEPT:
+            return False
+        self._answered.add(address)
+        return True
 
     def is_under_load(self, now: float) -> bool:
         """Whether mac2 is demanded now: the queue is an eighth full, or was within the last second."""

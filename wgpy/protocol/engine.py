@@ -81,6 +81,8 @@ class Engine:
     Attributes:
         listen_port: for the owner of the sockets; the engine only reports it.
         fwmark: likewise.
+        holds_handshakes: the owner calls `work_off_handshakes` when it is their turn; otherwise every call that takes
+            datagrams or the time works off some.
 
     Example:
         >>> a_key, b_key = wgpy.PrivateKey.generate(), wgpy.PrivateKey.generate()
@@ -154,6 +156,7 @@ class Engine:
         self._icmp_credited_at = -NEVER
         self.listen_port = config.listen_port
         self.fwmark = config.fwmark
+        self.holds_handshakes = False
         for peer_config in config.peers:
             self.add_peer(peer_config, self._now)
 
@@ -314,7 +317,8 @@ class Engine:
                 arrivals.append(batch)
         if slabs:
             self._receive_transport(owner, slabs, arrivals, outer_ecn, now)
-        self._work_off_handshakes(now)
+        if not self.holds_handshakes:
+            self.work_off_handshakes(now)
 
     def receive_datagrams(self, batch: DatagramBatch, now: float) -> None:
         """`receive_batches` with one."""
@@ -417,7 +421,13 @@ class Engine:
         else:
             self._door.knock(message, batch.remote, batch.local)
 
-    def _work_off_handshakes(self, now: float) -> None:
+    @property
+    def waiting_handshakes(self) -> int:
+        """How many handshake messages wait for `work_off_handshakes`."""
+        return self._door.waiting
+
+    def work_off_handshakes(self, now: float) -> None:
+        """Let some of those in that wait at the door: one or two milliseconds of work."""
         for _ in range(HANDSHAKES_PER_CALL):
             knock = self._door.admit(now)
             if knock is None:
@@ -464,11 +474,12 @@ class Engine:
             peer.expire(now)
             self._schedule(peer)
         self._door.sweep(now)
-        self._work_off_handshakes(now)
+        if not self.holds_handshakes:
+            self.work_off_handshakes(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` has something to do; in the past when it has something to do already, None if never."""
-        if self._door.waiting:
+        if self._door.waiting and not self.holds_handshakes:
             return self._now
         deadline = self._deadlines.next_deadline()
         sweep = self._door.sweep_deadline()

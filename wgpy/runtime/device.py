@@ -24,6 +24,7 @@ from wgpy.errors import DropReason, TunnelClosed
 from wgpy.protocol.events import EndpointChanged, Event, HandshakeCompleted, HandshakeGaveUp, UnknownPeer
 from wgpy.runtime import world
 from wgpy.runtime.loop import Loop, TrioLoop
+from wgpy.runtime.pace import HandshakePace
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Device:
         self.packets = packets
         self.udp = udp
         engine.listen_port = udp.port
+        engine.holds_handshakes = True
         self.look_at_link: Callable[[], Awaitable[None]] | None = None
         self.last_packets: Callable[[], Sequence[Slab]] | None = None
         self.watchers: list[Callable[[Event], None]] = []
@@ -109,6 +111,7 @@ class Device:
         self._timer = trio.CancelScope()
         # When the timer wakes, in engine time.
         self._wakes_at = math.inf
+        self._pace = HandshakePace()
         # What found no room in a socket, and which.
         self._unsent: list[DatagramBatch] = []
         self._full: UdpSocket | None = None
@@ -155,7 +158,7 @@ class Device:
     def _start_readers(self) -> None:
         assert self._nursery is not None
         for one in self.udp:
-            self._nursery.start_soon(self._read_datagrams, one)
+            self._nursery.start_soon(self._read_handshakes if one.is_door else self._read_datagrams, one)
 
     async def _read_datagrams(self, one: UdpSocket) -> None:
         with contextlib.suppress(trio.ClosedResourceError):
@@ -164,6 +167,15 @@ class Device:
                 await self._catch_up()
                 if not self.engine.is_up:
                     self._receive(one)  # and be refused: the interface is down indeed
+
+    async def _read_handshakes(self, door: UdpSocket) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):
+            while door.is_open:
+                await self._loop.serve(door.socket.fileno(), functools.partial(self._take_handshakes, door))
+                await self._catch_up()
+                if not self.engine.is_up:
+                    self._receive_handshakes(door)  # and be refused: the interface is down indeed
+                await trio.sleep(max(0.0, self._pace.resumes_at - self._clock()))
 
     async def _read_packets(self) -> None:
         packets = self.packets
@@ -188,8 +200,7 @@ class Device:
     async def _run_timer(self) -> None:
         offset = world.wall_clock() - world.boot_time()
         while True:
-            deadline = self.engine.next_deadline()
-            self._wakes_at = math.inf if deadline is None else deadline
+            self._wakes_at = self._next_deadline()
             left = min(self._wakes_at - self._clock(), _LONGEST_SLEEP)
             self._timer = trio.CancelScope(deadline=trio.current_time() + left)
             with self._timer:
@@ -198,7 +209,9 @@ class Device:
             if abs(jump) > _CLOCK_JUMP:
                 offset += jump
                 _log.warning("the wall clock jumped by %+.0f s: peers may refuse handshakes until it is right", jump)
-            self.engine.handle_timer(self._clock())
+            now = self._clock()
+            self.engine.handle_timer(now)
+            self._work_off_handshakes(now)
             self._flush()
             await self._catch_up()
 
@@ -224,12 +237,43 @@ class Device:
             batches = one.receive()
             if not batches:
                 return True
-            self.engine.receive_batches(batches, self._now())
+            now = self._now()
+            self.engine.receive_batches(batches, now)
+            if self.engine.waiting_handshakes:  # there is no door, or they came in one group with data
+                self._work_off_handshakes(now)
             if not self._flush() or not one.has_more:
                 return self._full is None
             # A lone packet is often a question, and the kernel has answered it by now.
             if self.packets.descriptor is not None and not self._send():
                 return False
+
+    def _take_handshakes(self, door: UdpSocket) -> bool:
+        """Take some of what waits at a door; False when the task must wait before the next call."""
+        return self.engine.is_up and self._receive_handshakes(door)
+
+    def _receive_handshakes(self, door: UdpSocket) -> bool:
+        now = self._now()
+        if now < self._pace.resumes_at:
+            return False
+        batches = door.receive()
+        if batches:
+            self.engine.receive_batches(batches, now)
+            self._work_off_handshakes(now)
+        return self._flush() and self._clock() >= self._pace.resumes_at
+
+    def _work_off_handshakes(self, since: float) -> None:
+        """Let handshakes in, if it is their turn; what was done for them since then counts."""
+        if self.engine.waiting_handshakes and since >= self._pace.resumes_at:
+            self.engine.work_off_handshakes(since)
+            now = self._clock()
+            self._pace.spent(now - since, now, self.udp.octets)
+
+    def _next_deadline(self) -> float:
+        """When the timer has something to do."""
+        deadline = self.engine.next_deadline()
+        if self.engine.waiting_handshakes:
+            return min(self._pace.resumes_at, math.inf if deadline is None else deadline)
+        return math.inf if deadline is None else deadline
 
     def _take_packets(self) -> bool:
         """Take what the packet device has; False when the task must wait before the next call."""
@@ -260,6 +304,7 @@ class Device:
         now = self._clock()
         if self._wakes_at <= now:
             self.engine.handle_timer(now)
+            self._work_off_handshakes(now)
         return now
 
     def _flush(self) -> bool:
@@ -285,8 +330,8 @@ class Device:
         if events:
             self._loop.in_trio(self._publish, events)
         # The timer sleeps until a deadline that may have moved closer.
-        deadline = engine.next_deadline()
-        if deadline is not None and deadline < self._wakes_at:
+        deadline = self._next_deadline()
+        if deadline < self._wakes_at:
             self._wakes_at = deadline
             self._loop.in_trio(self._timer.cancel)
         return self._full is None

@@ -9,7 +9,6 @@ Source: Linux Documentation/networking/segmentation-offloads.rst, ip(7), ipv6(7)
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import logging
 import os
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from wgpy.config import Endpoint
 from wgpy.constants import MAX_SEGMENTS, MAX_UDP_PAYLOAD_IPV4
 from wgpy.dataplane.slab import Arena
-from wgpy.errors import DeviceError, DropReason
+from wgpy.errors import DropReason
 from wgpy.protocol.datagrams import DatagramBatch
+from wgpy.runtime.binding import MARK, Member, bind_members, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,19 +32,14 @@ __all__ = ["Failure", "Local", "UdpSocket", "UdpSockets", "bind_group", "path_mt
 _log = logging.getLogger("wgpy.device")
 
 _UDP_SEGMENT, _UDP_GRO = 103, 104
-_IP_PKTINFO, _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER = 8, 1, 13, 10
-_IPV6_MTU_DISCOVER = 23
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_IP_PKTINFO, _IP_TOS = 8, 1
 _IP_MTU, _IPV6_MTU = 14, 24
-_PMTUDISC_DONT: Final = 0
-# All 32 bits of a mark are the operator's; as a number, Python would take 31.
-_MARK: Final = struct.Struct("=I")
-_BUFFER_SIZE: Final = 7 * 2**20
-_PORT_RETRIES: Final = 100
 # Receives drained before anything is opened: numpy and the cipher are paid once for all of them.
 _SLOTS: Final = 16
 _SLOT_SIZE: Final = 65536
+# At a door, where no message is longer than 148 octets.
+_DOOR_SLOTS: Final = 64
+_DOOR_SLOT_SIZE: Final = 256
 _ANCILLARY_SIZE: Final = 256
 _ENDPOINTS_KEPT: Final = 16384
 _ANCILLARIES_KEPT: Final = 1024
@@ -92,13 +87,17 @@ class UdpSocket:
     Attributes:
         version: 4 or 6.
         socket: non-blocking, unconnected.
+        is_door: takes handshake messages only; see `binding`.
         groups: whether sends are grouped.
         coalesces: whether receives are.
+        octets: received and sent by it.
         has_more: the last `receive` stopped at a lone datagram, so that it is answered before anything else: ask again.
     """
 
-    def __init__(self, bound: socket.socket, *, groups: bool, coalesces: bool) -> None:
+    def __init__(self, bound: socket.socket, *, groups: bool, coalesces: bool, is_door: bool = False) -> None:
         """Take over a bound UDP socket."""
+        self.is_door = is_door
+        self.octets = 0
         self.version = 4 if bound.family == socket.AF_INET else 6
         self.socket = bound
         self.groups = groups and self._can(_UDP_SEGMENT)
@@ -106,9 +105,11 @@ class UdpSocket:
         if self.coalesces:
             self.socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
         self.has_more = False
-        self._limit = _SLOTS
-        self._arena = Arena(_SLOTS * _SLOT_SIZE)
-        self._slots = [[self._arena.view[i * _SLOT_SIZE : (i + 1) * _SLOT_SIZE]] for i in range(_SLOTS)]
+        count, size = (_DOOR_SLOTS, _DOOR_SLOT_SIZE) if is_door else (_SLOTS, _SLOT_SIZE)
+        self._limit = self._most = count
+        self._slot_size = size
+        self._arena = Arena(count * size)
+        self._slots = [[self._arena.view[i * size : (i + 1) * size]] for i in range(count)]
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._received: dict[tuple[tuple[int, int, bytes], ...], tuple[Local | None, int, int]] = {}
         self._locals: dict[bytes, Local] = {}
@@ -146,14 +147,14 @@ class UdpSocket:
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def receive(self) -> list[DatagramBatch]:
-        """What waits, up to 16 groups; the buffers are used again by the next call.
+        """What waits, up to 16 groups, or 64 messages at a door; the buffers are used again by the next call.
 
         ICMP errors that wait on the socket are passed over: whoever can send us one must not stop us.
         """
         batches: list[DatagramBatch] = []
         receive = self.socket.recvmsg_into
-        refused = slot = 0
-        limit = self._limit
+        refused = slot = octets = 0
+        limit, slot_size = self._limit, self._slot_size
         while slot < limit:
             try:
                 length, ancillary, _, address = receive(self._slots[slot], _ANCILLARY_SIZE)
@@ -177,17 +178,21 @@ class UdpSocket:
                     self._arena,
                     min(segment_size, length) or length,
                     endpoint,
-                    start=slot * _SLOT_SIZE,
+                    start=slot * slot_size,
                     length=length,
                     local=local,
                     tos=tos,
                 )
             )
             slot += 1
+            octets += length
+        self.octets += octets
+        if self.is_door:
+            return batches
         # Where datagrams come one at a time, looking for a second one would only delay the first.
         self.has_more = limit == 1 and slot == 1
         is_quiet = slot == 0 or (slot == 1 and batches[0].length <= batches[0].segment_size)
-        self._limit = 1 if is_quiet and not self.has_more else _SLOTS
+        self._limit = 1 if is_quiet and not self.has_more else self._most
         return batches
 
     def _read_ancillary(self, ancillary: tuple[tuple[int, int, bytes], ...]) -> tuple[Local | None, int, int]:
@@ -289,7 +294,7 @@ class UdpSocket:
         remote = batch.remote
         if remote is not self._last_remote:
             self._last_remote, self._last_address = remote, self._address(remote)
-        self.socket.sendmsg(buffers, self._last_ancillary, 0, self._last_address)
+        self.octets += self.socket.sendmsg(buffers, self._last_ancillary, 0, self._last_address)
 
     def grouping_refused(self, error: OSError, batch: DatagramBatch) -> None:
         """Remember why a grouped send failed."""
@@ -311,8 +316,9 @@ class UdpSockets:
     """Both sockets of a device.
 
     Attributes:
-        v4: None where the family is missing.
+        v4: for data over IPv4, and all that is sent; None where the family is missing.
         v6: likewise.
+        doors: for handshake messages, at most one of each family; none where the kernel does not steer them.
         port: that both are bound to.
         interface: that both are bound to, None for none.
     """
@@ -325,7 +331,6 @@ class UdpSockets:
         interface: str | None = None,
         groups: bool = True,
         coalesces: bool = True,
-        shares: bool = False,
     ) -> None:
         """Bind both families to one port.
 
@@ -335,56 +340,61 @@ class UdpSockets:
             interface: or VRF that everything leaves and enters by; None for whatever the routes say.
             groups: use UDP_SEGMENT where it works.
             coalesces: use UDP_GRO where it works.
-            shares: other sockets of this process may be bound to the same port.
 
         Raises:
             DeviceError: the port is taken, the mark is not allowed, there is no such interface, or no family at all.
         """
-        self.interface = interface
-        v4: socket.socket | None = None
-        v6: socket.socket | None = None
-        for attempt in range(_PORT_RETRIES):
-            try:
-                v4 = _bind(4, port, fwmark, interface, shares=shares)
-                v6 = _bind(6, port or (v4.getsockname()[1] if v4 else 0), fwmark, interface, shares=shares)
-                break
-            except OSError as error:
-                if v4 is not None:
-                    v4.close()
-                if error.errno != errno.EADDRINUSE or port or attempt == _PORT_RETRIES - 1:
-                    raise _explained(error, port, fwmark, interface) from None
-        if v4 is None and v6 is None:
-            raise DeviceError(errno.EAFNOSUPPORT, "this host has neither IPv4 nor IPv6 sockets")
-        self._take(v4, v6, groups=groups, coalesces=coalesces)
+        (member,) = bind_members(port, 1, fwmark=fwmark, interface=interface)
+        self._take(member, interface, groups=groups, coalesces=coalesces)
+
+    @classmethod
+    def of(cls, member: Member, *, groups: bool = True, coalesces: bool = True) -> UdpSockets:
+        """Use sockets that are bound already."""
+        made = cls.__new__(cls)
+        made._take(member, None, groups=groups, coalesces=coalesces)
+        return made
 
     @classmethod
     def adopt(cls, sockets: Sequence[socket.socket], *, groups: bool = True, coalesces: bool = True) -> UdpSockets:
-        """Use sockets that another process has bound, at most one of each family."""
-        by_family = {one.family: one for one in sockets}
-        adopted = cls.__new__(cls)
-        adopted.interface = None
-        adopted._take(by_family.get(socket.AF_INET), by_family.get(socket.AF_INET6), groups=groups, coalesces=coalesces)
-        return adopted
+        """Use sockets that another process has bound; of each family at most two, the second one is the door."""
+        four = [one for one in sockets if one.family == socket.AF_INET]
+        six = [one for one in sockets if one.family == socket.AF_INET6]
+        (v4, door4), (v6, door6) = ((*family, None, None)[:2] for family in (four, six))
+        return cls.of(Member(v4, v6, door4, door6), groups=groups, coalesces=coalesces)
 
-    def _take(self, v4: socket.socket | None, v6: socket.socket | None, *, groups: bool, coalesces: bool) -> None:
+    def _take(self, member: Member, interface: str | None, *, groups: bool, coalesces: bool) -> None:
         groups = groups and not _damages_groups(os.uname().release)
-        self.v4 = None if v4 is None else UdpSocket(v4, groups=groups, coalesces=coalesces)
-        self.v6 = None if v6 is None else UdpSocket(v6, groups=groups, coalesces=coalesces)
+        self.interface = interface
+        self.v4, self.v6 = (
+            None if bound is None else UdpSocket(bound, groups=groups, coalesces=coalesces)
+            for bound in (member.v4, member.v6)
+        )
+        self.doors = [
+            UdpSocket(bound, groups=False, coalesces=False, is_door=True)
+            for bound in (member.door4, member.door6)
+            if bound is not None
+        ]
         self.port = next(one.port for one in self)
         self.failures: list[Failure] = []
         self.stale: list[DatagramBatch] = []
 
     def __iter__(self) -> Iterator[UdpSocket]:
-        """The sockets that exist."""
-        for one in (self.v4, self.v6):
+        """The sockets that exist: those for data, then their doors."""
+        for one in (self.v4, self.v6, *self.doors):
             if one is not None:
                 yield one
+
+    @property
+    def octets(self) -> int:
+        """How many octets of data were received and sent."""
+        return sum(one.octets for one in (self.v4, self.v6) if one is not None)
 
     def close(self) -> None:
         """Give the port back."""
         for one in self:
             one.close()
         self.v4 = self.v6 = None
+        self.doors = []
 
     def set_fwmark(self, fwmark: int) -> None:
         """Mark what is sent from now on; 0 for no mark.
@@ -395,14 +405,14 @@ class UdpSockets:
         done: list[tuple[UdpSocket, bytes]] = []
         try:
             for one in self:
-                before = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.size)
-                one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(fwmark))
+                before = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK.size)
+                one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK.pack(fwmark))
                 done.append((one, before))
         except OSError as error:
             for one, before in done:
                 with contextlib.suppress(OSError):
                     one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, before)
-            raise _explained(error, self.port, fwmark) from None
+            raise explained(error, self.port, fwmark) from None
 
     def forget_paths(self) -> None:
         """Routes or addresses changed."""
@@ -513,57 +523,8 @@ class UdpSockets:
                 raise
 
 
-def _bind(version: int, port: int, fwmark: int, interface: str | None, *, shares: bool) -> socket.socket | None:
-    """A bound socket; None where the family is missing.
-
-    Raises:
-        OSError: the port is taken, the mark is not allowed.
-    """
-    try:
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            _configure(bound)
-            if shares:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if fwmark:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(fwmark))
-            if interface is not None:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-            bound.bind(("", port) if version == 4 else ("::", port))
-        except BaseException:
-            bound.close()
-            raise
-        return bound
-    except OSError as error:
-        # EADDRNOTAVAIL: IPv6 is compiled in and switched off.
-        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            return None
-        raise
-
-
-def _configure(one: socket.socket) -> None:
-    set_option = one.setsockopt
-    for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
-        with contextlib.suppress(OSError):
-            set_option(socket.SOL_SOCKET, option, _BUFFER_SIZE)
-            set_option(socket.SOL_SOCKET, forced, _BUFFER_SIZE)
-    if one.family == socket.AF_INET:
-        set_option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        set_option(socket.IPPROTO_IP, _IP_RECVTOS, 1)
-        # Outer packets may be fragmented, as the kernel's own driver lets them be.
-        set_option(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-    else:
-        set_option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        set_option(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        set_option(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
-
-
 def bind_group(port: int, count: int, *, fwmark: int, groups: bool, coalesces: bool) -> list[UdpSockets]:
     """Sockets of several workers behind one port: each receives what carries a receiver index of its shard.
-
-    Initiations, which carry none, go by their source, so that whoever gets a cookie comes back to where it was made.
 
     Args:
         port: 0 for any that is free.
@@ -575,62 +536,8 @@ def bind_group(port: int, count: int, *, fwmark: int, groups: bool, coalesces: b
     Raises:
         DeviceError: the port is taken, or the mark not allowed.
     """
-    # Whoever shares a port shares it with every process of this user: make sure that nobody is there.
-    probe = UdpSockets(port, fwmark=fwmark, groups=groups, coalesces=coalesces)
-    port = probe.port
-    probe.close()
-    members: list[UdpSockets] = []
-    try:
-        for _ in range(count):
-            members.append(UdpSockets(port, fwmark=fwmark, groups=groups, coalesces=coalesces, shares=True))
-        program = _steering(count)
-        for one in members[0]:
-            buffer = ctypes.create_string_buffer(program)
-            request = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
-            one.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, request)
-    except BaseException:
-        for member in members:
-            member.close()
-        raise
-    return members
-
-
-def _steering(count: int) -> bytes:
-    """A classic BPF program that says, from the payload, which socket of the group a datagram belongs to.
-
-    The index of a session or handshake is little-endian, so its first octet in the datagram is its lowest; see
-    `Shard.may_use`. A number that no socket has leaves the choice to the kernel, which goes by the addresses.
-    """
-    load_word, load_octet, jump, jump_equal, modulo, give, give_a = 0x20, 0x30, 0x05, 0x15, 0x94, 0x06, 0x16
-    program = [
-        (load_word, 0, 0, 0),
-        (jump_equal, 3, 0, 0x04000000),  # transport data
-        (jump_equal, 2, 0, 0x03000000),  # cookie reply
-        (jump_equal, 3, 0, 0x02000000),  # response
-        (give, 0, 0, 0xFFFFFFFF),
-        (load_octet, 0, 0, 4),
-        (jump, 0, 0, 1),
-        (load_octet, 0, 0, 8),
-        (modulo, 0, 0, count),
-        (give_a, 0, 0, 0),
-    ]
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
-
-
-def _explained(error: OSError, port: int, fwmark: int, interface: str | None = None) -> DeviceError:
-    match error.errno:
-        case errno.ENODEV if interface is not None:
-            return DeviceError(error.errno, f"there is no interface {interface!r} to bind to: `ip link` lists them")
-        case errno.EPERM if interface is not None and not fwmark:
-            return DeviceError(error.errno, f"to bind to {interface!r} needs CAP_NET_RAW")
-        case errno.EADDRINUSE:
-            return DeviceError(error.errno, f"UDP port {port} is taken: choose another, or stop who has it")
-        case errno.EPERM if fwmark:
-            return DeviceError(error.errno, f"fwmark {fwmark:#x} needs CAP_NET_ADMIN")
-        case errno.EACCES:
-            return DeviceError(error.errno, f"UDP port {port} needs CAP_NET_BIND_SERVICE: choose one above 1023")
-        case _:
-            return DeviceError(error.errno, f"UDP socket: {error.strerror}")
+    members = bind_members(port, count, fwmark=fwmark, interface=None)
+    return [UdpSockets.of(member, groups=groups, coalesces=coalesces) for member in members]
 
 
 def _damages_groups(release: str) -> bool:

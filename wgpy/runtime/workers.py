@@ -31,6 +31,7 @@ from wgpy.errors import DeviceError, TunnelClosed
 from wgpy.protocol.engine import Engine
 from wgpy.protocol.shard import Shard
 from wgpy.runtime import world
+from wgpy.runtime.binding import Member
 from wgpy.runtime.control import converse
 from wgpy.runtime.device import Device
 from wgpy.runtime.link import follow_link
@@ -315,7 +316,7 @@ async def _take_sockets(device: Device, sockets: socket.socket, plan: Plan) -> N
     """Move to the sockets that the front has bound to another port."""
     while True:
         await trio.lowlevel.wait_readable(sockets)
-        _, descriptors, _, _ = socket.recv_fds(sockets, 1, 2)
+        _, descriptors, _, _ = socket.recv_fds(sockets, 1, len(Member._fields))
         if not descriptors:
             return
         bound = [socket.socket(fileno=descriptor) for descriptor in descriptors]
