@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from hub_server.domain import foreign
-from hub_server.domain.errors import HubError, Invalid, NotFound, TooMany, Unauthenticated, Unavailable
+from hub_server.domain.errors import HubError, Invalid, TooMany, Unauthenticated, Unavailable
 from hub_server.services import Services
 from hub_server.services.views import Actor, TenantView
 from hub_server.web import render
@@ -225,12 +225,3 @@ def error_page(
         # htmx swaps the answer of a refused request where the result would be.
         return render.answer(render.fragment("error.html", "note", context), refusal.status, headers)
     return render.answer(render.whole("error.html", context), refusal.status, headers)
-
-
-def not_found(services: Services) -> Callable[[Request], Awaitable[Response]]:
-    """For every address that is none."""
-
-    async def endpoint(request: Request) -> Response:
-        return error_page(NotFound("there is no page at this address"), getattr(request.state, "actor", None), services)
-
-    return endpoint
