@@ -173,7 +173,8 @@ def content_length_untrusted(headers: Iterable[tuple[bytes, bytes]]) -> int | No
     for name, value in headers:
         if name.lower() == b"content-length":
             try:
-                return digits("Content-Length", value.decode("ascii").lstrip("0") or "0", 0, 10**18 - 1)
+                text = value.decode("ascii")
+                return digits("Content-Length", text.lstrip("0") or text[:1], 0, 10**18 - 1)
             except (ValueError, ForeignError):
                 raise Malformed("Content-Length is no number") from None
     return None
