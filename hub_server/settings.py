@@ -27,6 +27,7 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
 
 
 class SettingsError(Exception):
@@ -80,7 +81,7 @@ class Settings(BaseModel):
     kubectl_watches_per_cluster: int = Field(2048, ge=1, description="Watches at one cluster, of all users.")
     bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
     bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
-    webhook_allow: Words = Field((), description="Networks of private addresses that webhooks may go to.")
+    webhook_allow: Networks = Field((), description="Networks of private addresses that webhooks may go to.")
     events_days: float = Field(90, gt=0, description="Days that events are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
     drain: float = Field(10, ge=0, description="Seconds that open requests may take to end after SIGTERM.")
