@@ -32,7 +32,7 @@ EVENTS_OF_CLUSTER: Final = 20_000  # an edge that talks all day long makes 14,40
 
 async def run_jobs(core: Core) -> None:
     """Run them until cancelled."""
-    notifier = Notifier(core.database, core.envelope, core.now, allow=core.settings.webhook_allow)
+    notifier = Notifier(core.database, core.envelope, core.now, core.webhooks)
     async with trio.open_nursery() as nursery:
         supervise.start_kept(nursery, "notifications", notifier.run)
         supervise.start_kept(nursery, "retention", _clean_forever, core)

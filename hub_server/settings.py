@@ -29,6 +29,7 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
 
 
 class SettingsError(Exception):
@@ -82,7 +83,7 @@ class Settings(BaseModel):
     kubectl_watches_per_cluster: int = Field(2048, ge=1, description="Watches at one cluster, of all users.")
     bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
     bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
-    webhook_allow: Words = Field((), description="Networks of private addresses that webhooks may go to.")
+    webhook_allow: Networks = Field((), description="Networks of private addresses that webhooks may go to.")
     connections: int = Field(
         0, ge=0, description="HTTPS connections at once; 0: what the limit of descriptors allows, 10000 at most."
     )

@@ -18,7 +18,7 @@ DOORS = {"hub_server": "hub_server/domain/foreign.py"}
 KNOWN = {
     "hub_server/domain/leases.py": "addresses of ipaddress as numbers",
     "hub_server/services/addresses.py": "addresses of ipaddress as numbers",
-    "hub_server/notify.py": "addresses of ipaddress as numbers",
+    "hub_server/domain/targets.py": "addresses of ipaddress as numbers",
     "hub_server/panel/worker.py": "the pipe to a process of ours",
     "hub_server/panel/run.py": "the pipe to a process of ours",
 }
