@@ -27,6 +27,7 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
 
 
 class SettingsError(Exception):
@@ -70,17 +71,17 @@ class Settings(BaseModel):
     session_idle: float = Field(1800, gt=0, description="Seconds after which an idle browser session ends.")
     session_absolute: float = Field(43200, gt=0, description="Seconds after which any browser session ends.")
     kubeconfig_ttl: float = Field(8 * 3600, gt=0, le=30 * 86400, description="Life of a kubeconfig, in seconds.")
-    kubectl_requests_per_user: int = Field(512, ge=1, description="Requests of one user at once, on all clusters.")
-    kubectl_requests_per_user_cluster: int = Field(256, ge=1, description="Requests of one user at one cluster.")
-    kubectl_requests_per_cluster: int = Field(512, ge=1, description="Requests at one cluster, of all users.")
+    kubectl_requests_per_user: int = Field(1024, ge=1, description="Requests of one user at once, on all clusters.")
+    kubectl_requests_per_user_cluster: int = Field(512, ge=1, description="Requests of one user at one cluster.")
+    kubectl_requests_per_cluster: int = Field(768, ge=1, description="Requests at one cluster, of all users.")
     kubectl_watches_per_user: int = Field(
         4096, ge=1, description="Watches and followed logs of one user at once, on all clusters; counted apart."
     )
-    kubectl_watches_per_user_cluster: int = Field(1024, ge=1, description="Watches of one user at one cluster.")
-    kubectl_watches_per_cluster: int = Field(2048, ge=1, description="Watches at one cluster, of all users.")
+    kubectl_watches_per_user_cluster: int = Field(768, ge=1, description="Watches of one user at one cluster.")
+    kubectl_watches_per_cluster: int = Field(1024, ge=1, description="Watches at one cluster, of all users.")
     bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
     bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
-    webhook_allow: Words = Field((), description="Networks of private addresses that webhooks may go to.")
+    webhook_allow: Networks = Field((), description="Networks of private addresses that webhooks may go to.")
     connections: int = Field(
         0, ge=0, description="HTTPS connections at once; 0: what the limit of descriptors allows, 10000 at most."
     )
