@@ -17,9 +17,10 @@ from wgpy.adapters.net import abort, as_os_error
 from wgpy.adapters.relay import Traffic, relay
 from wgpy.netstack.constants import KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES
 from wgpy.netstack.tcp.keepalive import Keepalive
+from wgpy.runtime.groups import caught
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["DATAGRAM_BUFFER", "Credentials", "Gate", "Limits", "Refused"]
 
@@ -132,15 +133,10 @@ class Gate:
             self.accepted += 1
             # What a client does wrong, what breaks on its way, and what we do wrong, concerns nobody else.
             try:
-                await handler(stream)
-            except* Refused as refusals:
-                for refusal in _each(refusals):
-                    self.refused[str(refusal)] += 1
-            except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                pass
-            except* Exception as defect:
-                self.refused["defect"] += 1
-                _log.error("a defect ended a connection; please report this", exc_info=defect)
+                with caught(Exception) as problems:
+                    await handler(stream)
+                for problem in problems:
+                    self._note(problem)
             finally:
                 self.open -= 1
                 if not self.open:
@@ -149,6 +145,13 @@ class Gate:
                     await stream.aclose()
 
         await trio.serve_listeners(guarded, list(listeners), handler_nursery=handlers)
+
+    def _note(self, problem: Exception) -> None:
+        if isinstance(problem, Refused):
+            self.refused[str(problem)] += 1
+        elif not isinstance(problem, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
+            self.refused["defect"] += 1
+            _log.error("a defect ended a connection; please report this", exc_info=problem)
 
     @contextlib.contextmanager
     def greeting(self) -> Any:
@@ -193,11 +196,3 @@ def _notice_when_gone(stream: Any) -> None:
             stream.setsockopt(level, option, value)
     elif hasattr(stream, "set_keepalive"):
         stream.set_keepalive(Keepalive())
-
-
-def _each(group: BaseExceptionGroup[Refused]) -> Iterator[Refused]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _each(one)
-        else:
-            yield one
