@@ -109,25 +109,22 @@ async def exchange(
     passing = _Passing(client, origin, gate)
     is_over = False
     try:
-        passing.begin(request)
-        with passing.patience:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(passing.send_request)
-                await passing.send_answer()
-                nursery.cancel_scope.cancel()
-        if passing.patience.cancelled_caught:
+        problem = await passing.run(request)
+        if isinstance(problem, h11.RemoteProtocolError):
+            await refuse(client, HTTPStatus.BAD_REQUEST, str(problem))
+            raise Refused("malformed")
+        if isinstance(problem, _BadAnswer):
+            gate.refused["unreachable"] += 1
+            if passing.has_answered:
+                raise trio.BrokenResourceError("the server left in the middle of its answer")
+            await refuse(client, HTTPStatus.BAD_GATEWAY, f"the server did not answer: {problem}")
+        elif problem is not None:
+            raise problem
+        elif passing.patience.cancelled_caught:
             gate.refused["idle timed out"] += 1
         else:
             await origin.aclose()
             is_over = True
-    except* h11.RemoteProtocolError as problems:
-        await refuse(client, HTTPStatus.BAD_REQUEST, str(problems.exceptions[0]))
-        raise Refused("malformed") from None
-    except* _BadAnswer as problems:
-        gate.refused["unreachable"] += 1
-        if passing.has_answered:
-            raise trio.BrokenResourceError("the server left in the middle of its answer") from None
-        await refuse(client, HTTPStatus.BAD_GATEWAY, f"the server did not answer: {problems.exceptions[0]}")
     finally:
         if not is_over:
             with trio.CancelScope(shield=True):
@@ -155,10 +152,32 @@ class _Passing:
         self._here = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
         self._there = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
         self._head = b""
+        self._problem: Exception | None = None
         self.has_answered = False
         self.patience = trio.CancelScope()
 
-    def begin(self, request: Request) -> None:
+    async def run(self, request: Request) -> Exception | None:
+        """Both ways at once, until the answer is over; what went wrong first."""
+        try:
+            self._begin(request)
+        except h11.RemoteProtocolError as problem:
+            return problem
+
+        async def half(copy: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await copy()
+            except (h11.RemoteProtocolError, _BadAnswer, trio.BrokenResourceError, OSError) as problem:
+                self._problem = self._problem or problem
+                self.patience.cancel()
+
+        with self.patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(half, self._send_request)
+                await half(self._send_answer)
+                nursery.cancel_scope.cancel()
+        return self._problem
+
+    def _begin(self, request: Request) -> None:
         """Read the head of the request."""
         self._here.receive_data(request.head())
         event = self._here.next_event()
@@ -173,7 +192,7 @@ class _Passing:
     def _moved(self) -> None:
         self.patience.deadline = trio.current_time() + (self._gate.limits.idle_timeout or float("inf"))
 
-    async def send_request(self) -> None:
+    async def _send_request(self) -> None:
         """From the client to the server; a server that does not want to read more has perhaps answered already."""
         try:
             await self._origin.send_all(self._head)
@@ -196,7 +215,7 @@ class _Passing:
             else:
                 raise trio.BrokenResourceError("the client left in the middle of its request")
 
-    async def send_answer(self) -> None:
+    async def _send_answer(self) -> None:
         """From the server to the client."""
         while True:
             event = await self._next_answer()
