@@ -182,7 +182,12 @@ async def _running(
         supervise.start_kept(nursery, "sums of refusals", services.kubectl.sum_refusals)
         kubectl = services.kubectl
         proxy = KubeProxy(
-            wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
+            wire,
+            kubectl.authorize,
+            kubectl.record,
+            core.grounds,
+            limits=limits_of_kubectl(settings),
+            wall_clock=core.now,
         )
         server = _server(core, services, site(core, joining, services), proxy, context)
         shutdown, drained = trio.Event(), trio.Event()
@@ -215,7 +220,7 @@ def _server(
     return http.Server(service, room, context=context, drain=settings.drain)
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of_kubectl(settings: Settings) -> Limits:
     """How many requests of kubectl may be open at once."""
     return Limits(
         request_body=USUAL.request_body,

@@ -37,7 +37,7 @@ from hub_server.domain.messages import (
 )
 from hub_server.domain.records import NodeSummary, Sink
 from hub_server.nursery import unwrapped
-from hub_server.wire import Wire
+from hub_server.wire import ALIVE, Wire
 
 __all__ = ["BEAT_PORT", "CONTROL_PORT", "PROTOCOL", "Control", "serve_control"]
 
@@ -244,7 +244,7 @@ class Control:
             )
 
         with self._until_removed(tenant_id, realm):
-            await realm.net.serve_tcp(serve, CONTROL_PORT)
+            await realm.net.serve_tcp(serve, CONTROL_PORT, keepalive=ALIVE, user_timeout=ALIVE.dead_after)
 
     async def _serve_connection(self, cluster_id: str, stream: Any) -> None:
         connection = _Connection(stream)
