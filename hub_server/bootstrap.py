@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from hub_server.domain.errors import HubError, Unavailable
 from hub_server.domain.foreign import ForeignError, decode_json
+from hub_server.log import present_request
 from hub_server.services.joining import Answer, Joining, Refused, parse_request_untrusted
 
 __all__ = ["problem", "routes"]
@@ -92,6 +93,8 @@ def problem(refusal: HubError) -> Response:
         "detail": refusal.detail,
         **getattr(refusal, "more", {}),
     }
+    if request_id := present_request():
+        document["request_id"] = request_id
     if (field := getattr(refusal, "field", None)) is not None:
         document["field"] = field
     headers = {"Cache-Control": "no-store"}

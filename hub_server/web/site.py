@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 
 from hub_server.domain import foreign
 from hub_server.domain.errors import HubError, Invalid, TooMany, Unauthenticated, Unavailable
+from hub_server.log import present_request
 from hub_server.services import Services
 from hub_server.services.views import Actor, TenantView
 from hub_server.web import render
@@ -219,7 +220,7 @@ def error_page(
         "detail": refusal.detail,
         "code": refusal.code,
         "status": refusal.status,
-        "request_id": request_id or (actor.request_id if actor else ""),
+        "request_id": request_id or present_request() or (actor.request_id if actor else ""),
     }
     if is_fragment:
         # htmx swaps the answer of a refused request where the result would be.
