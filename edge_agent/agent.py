@@ -1,4 +1,4 @@
-"""`daalu-edge run`: everything that works while the pod lives, in one nursery.
+"""`daalu-edge run`: everything that works while the pod lives, each part for itself (`supervise`).
 
 health ---------- answers from the first moment on
 state ----------- Secret and ConfigMap; while there is no key the pod waits, alive and not ready
@@ -18,20 +18,21 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from edge_agent import supervise
 from edge_agent.apiproxy import ApiProxy
 from edge_agent.contract import HubConfig
 from edge_agent.control import BEAT_PORT, Beats, Control, beat_interval, say_goodbye
 from edge_agent.facts import ApiState, Facts
+from edge_agent.foreign import ForeignError
 from edge_agent.health import serve_health
-from edge_agent.kube import Kube, KubeError, Unreachable
+from edge_agent.kube import EDGE_TOKEN_REFUSED, TOKEN_REFUSED, Kube, KubeError, Unreachable
 from edge_agent.nodes import NodeTable, follow_nodes
 from edge_agent.state import CONFIG, Identity, State
 from edge_agent.store import open_store
-from edge_agent.tunnel import HubTunnel, Udp, open_hub_tunnel
+from edge_agent.supervise import Fatal, leaves_of
+from edge_agent.tunnel import HubTunnel, Udp, check_endpoints, open_hub_tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from edge_agent.settings import Settings
 
 __all__ = ["Agent", "run_agent"]
@@ -50,6 +51,8 @@ _GONE: Final = ("deleted", "revoked")
 # What the hub says of a key that it neither serves nor has buried: blocked, or unknown after a restored backup.
 _UNWELCOME: Final = "HandshakeRejected"
 _REOPEN: Final = 5.0
+# Secret and ConfigMap are read apart: one without the other is given so long before it counts as lost.
+_GRACE: Final = 5.0
 
 
 class Agent:
@@ -70,6 +73,9 @@ class Agent:
         self._tunnel: HubTunnel | None = None
         self._udp: Udp | None = None
         self._config: HubConfig | None = None
+        # One that the hub's signed word replaced, though its revision is higher.
+        self._overruled: HubConfig | None = None
+        self._is_in_doubt = False
         self._look_at_api = trio.Event()
         self._saw_deployment = False
         # The hub said that our key is good for nothing any more.
@@ -98,17 +104,17 @@ class Agent:
                     )
                 )
                 _log.info("probes are answered on port %d", port)
-                nursery.start_soon(self._state.run)
-                nursery.start_soon(self._hold_tunnel)
-                nursery.start_soon(self._heal)
+                supervise.start_kept(nursery, "state", self._state.run)
+                supervise.start_kept(nursery, "tunnel", self._hold_tunnel)
+                supervise.start_kept(nursery, "questions about ourselves", self._heal)
                 if self._kube.is_known:
-                    nursery.start_soon(self._probe)
-                    nursery.start_soon(self._follow_nodes)
+                    supervise.start_kept(nursery, "look at the API server", self._probe)
+                    supervise.start_kept(nursery, "watch of the nodes", self._follow_nodes)
                 task_status.started(port)
                 async for number in signals:
                     _log.info("stopping: %s", signal.Signals(number).name)
                     break
-                await self.stop()
+                await supervise.run_once("goodbye", self.stop)
                 nursery.cancel_scope.cancel()
 
     async def stop(self) -> None:
@@ -126,18 +132,37 @@ class Agent:
         """One tunnel at a time, for the newest identity; a Secret that was emptied does not end it."""
         while True:
             snapshot = self._state.snapshot
-            if snapshot.identity is None or snapshot.config is None:
+            if snapshot.identity is None:
                 self._say_problem(snapshot.problem, snapshot.code)
                 await self._state.wait()
+                continue
+            if snapshot.config is None:
+                await self._ask_for_config(snapshot.identity)
                 continue
             self._say_problem("", "")
             try:
                 with trio.CancelScope() as self._tunnel_scope:
                     await self._hold(snapshot.identity, snapshot.config)
-            except* OSError as problems:
-                _log.error("the tunnel cannot be opened: %s", next(iter(_leaves(problems))))
+            except (OSError, BaseExceptionGroup) as problem:
+                refused = [one for one in leaves_of(problem) if isinstance(one, OSError)]
+                if not refused:
+                    raise
+                _log.error("the tunnel cannot be opened: %s", refused[0])
                 await trio.sleep(_REOPEN)
             await self._stay_away(snapshot.identity)
+
+    async def _ask_for_config(self, identity: Identity) -> None:
+        """The Secret is whole and the ConfigMap is not: the hub signs what stood there."""
+        if self._state.snapshot.problem != self.facts.problem:
+            with trio.move_on_after(_GRACE):
+                await self._state.wait()
+                return
+        self._say_problem(self._state.snapshot.problem, self._state.snapshot.code)
+        await self._ask_self(identity)
+        if self._state.snapshot.config is None:
+            with trio.move_on_after(_HEAL[0]):
+                await self._state.wait()
+        await self._stay_away(identity)
 
     async def _stay_away(self, identity: Identity) -> None:
         """While the hub says that we are gone: one question every ten minutes, until the Secret holds another key."""
@@ -164,22 +189,36 @@ class Agent:
                     dial=tunnel.dial,
                     config=lambda: self._config or config,
                     apply=self._apply,
+                    check=lambda config: check_endpoints(settings, config),
+                    on_older=self._doubt,
                     job=lambda: settings.job or self._state.job or None,
                 )
+                proxy = ApiProxy(settings, self._kube, facts, tunnel.hub_addresses())
+
+                def lost() -> None:
+                    proxy.cut()
+                    tunnel.search()
+
                 beats = Beats(
                     udp,
                     facts,
                     lambda: beat_interval(settings, self._config or config),
-                    on_lost=tunnel.search,
+                    on_lost=lost,
                     on_ask=control.reconnect,
                     set_mtu=None if settings.mtu else tunnel.set_mtu,
                 )
-                proxy = ApiProxy(settings, self._kube, facts, tunnel.hub_addresses())
-                listeners = await tunnel.listen(settings.proxy_port)
-                nursery.start_soon(tunnel.run)
-                nursery.start_soon(beats.run)
-                nursery.start_soon(control.run)
-                nursery.start_soon(proxy.serve, listeners)
+
+                async def serve() -> None:
+                    async with contextlib.AsyncExitStack() as listening:
+                        listeners = await tunnel.listen(settings.proxy_port)
+                        for one in listeners:
+                            await listening.enter_async_context(one)
+                        await proxy.serve(listeners)
+
+                supervise.start_kept(nursery, "way to the hub", tunnel.run)
+                supervise.start_kept(nursery, "heartbeats", beats.run)
+                supervise.start_kept(nursery, "control line", control.run)
+                supervise.start_kept(nursery, "requests of the hub", serve)
                 try:
                     await self._until_another(identity)
                 finally:
@@ -195,8 +234,11 @@ class Agent:
                 return
             self._say_problem(snapshot.problem, snapshot.code)
             config, held, tunnel = snapshot.config, self._config, self._tunnel
-            if config is not None and held is not None and tunnel is not None:
-                if (config.address, config.hub_address) != (held.address, held.hub_address):
+            if snapshot.identity is not None and config is None and held is not None:
+                _log.warning("the ConfigMap lost its data: writing back what is in force")
+                await self._keep(held)
+            elif config is not None and held is not None and tunnel is not None and config != self._overruled:
+                if _addresses_of(config) != _addresses_of(held):
                     return
                 if config.revision > held.revision:
                     self._config = config
@@ -210,9 +252,20 @@ class Agent:
 
     async def _apply(self, config: HubConfig) -> None:
         """Go on with another configuration, and keep it for the next start."""
-        self._config = config
-        if self._tunnel is not None:
+        held, self._config = self._config, config
+        if held is not None and held.revision > config.revision:
+            # What is stored may come back once more before ours is written.
+            self._overruled = held
+        has_moved = held is not None and _addresses_of(held) != _addresses_of(config)
+        if self._tunnel is not None and not has_moved:
             self._tunnel.apply(config)
+        await self._keep(config)
+        if has_moved:
+            _log.info("the hub gave us other addresses: opening the tunnel anew")
+            self._tunnel_scope.cancel()
+
+    async def _keep(self, config: HubConfig) -> None:
+        self._state.put_config(config)
         try:
             await self._store.patch_config({CONFIG: config.to_text()})
         except (KubeError, Unreachable, OSError) as problem:
@@ -233,28 +286,43 @@ class Agent:
         silent_since = trio.current_time()
         while True:
             await trio.sleep(1.0)
+            self.facts.look_at_clock()
             now = trio.current_time()
-            if self.facts.is_seen or self._tunnel is None:
+            is_well = self.facts.is_seen or self._tunnel is None
+            if is_well and self._tunnel is not None and self.facts.code == _UNWELCOME:
+                self._say_problem("", "")
+            if is_well:
                 silent_since, wait = now, least
-                if self._tunnel is not None and self.facts.code == _UNWELCOME:
-                    self._say_problem("", "")
+            if self._is_in_doubt:
+                self._is_in_doubt = False
+            elif is_well or now - silent_since < wait:
                 continue
-            if now - silent_since < wait:
-                continue
-            silent_since, wait = now, min(wait * 2, most)
+            else:
+                silent_since, wait = now, min(wait * 2, most)
             identity = self._state.snapshot.identity
             if identity is not None:
                 await self._ask_self(identity)
 
+    def _doubt(self) -> None:
+        """Something that the hub said contradicts what we hold: its signed word decides, asked for soon."""
+        self._is_in_doubt = True
+
     async def _ask_self(self, identity: Identity) -> None:
+        """Take the hub's signed word about ourselves: it wins over what is held, whatever the revisions say."""
         from edge_agent.contract import Exchange
         from edge_agent.hubapi import HubApi, Stop
 
+        if not self._settings.hub_url:
+            return
+        hub = HubApi(self._settings)
         try:
-            answer = await HubApi(self._settings).ask_self(Exchange(identity.private_key, identity.hub_key))
+            answer = await hub.ask_self(Exchange(identity.private_key, identity.hub_key))
         except Stop as stop:
             _log.warning("%s", stop.line())
             return
+        finally:
+            if hub.clock_skew is not None:
+                self.facts.note_clock(hub.clock_skew)
         self._is_gone = answer.state in _GONE
         if self._is_gone:
             _log.error("this cluster was %s%s: asking again every 10 minutes", answer.state, _at(answer.at))
@@ -265,10 +333,14 @@ class Agent:
         if answer.state != "active":
             self._say_problem(f"to the hub this cluster is {answer.state}{_at(answer.at)}", _UNWELCOME)
         config = answer.config
-        held = self._config
-        is_newer = config is not None and held is not None and config.revision > held.revision
-        if config is not None and is_newer and config.hub_key == identity.hub_key:
-            await self._apply(config)
+        if config is None or config == self._state.snapshot.config or config.hub_key != identity.hub_key:
+            return
+        try:
+            check_endpoints(self._settings, config)
+        except ValueError as problem:
+            _log.warning("configuration %d is refused: %s", config.revision, problem)
+            return
+        await self._apply(config)
 
     # --- the API server ----------------------------------------------------------------------------------------------
 
@@ -304,7 +376,9 @@ class Agent:
                         await self._kube.get(self._deployment)
                         self._saw_deployment = True
         except KubeError as problem:
-            if problem.status in (401, 403):
+            if problem.status == 401:
+                return ApiState("forbidden", EDGE_TOKEN_REFUSED, TOKEN_REFUSED)
+            if problem.status == 403:
                 return ApiState("forbidden", None, problem.message)
             return ApiState("unreachable", None, str(problem))
         except Unreachable as problem:
@@ -335,9 +409,12 @@ class Agent:
             return "uninstalled" if gone else "unknown"
         except (Unreachable, trio.TooSlowError):
             return "unknown"
-        metadata = deployment.get("metadata") or {}
-        wanted = (deployment.get("spec") or {}).get("replicas", 1)
-        return "uninstalled" if metadata.get("deletionTimestamp") or wanted == 0 else "restarting"
+        try:
+            is_going = deployment.has("metadata", "deletionTimestamp")
+            wanted = deployment.integer("spec", "replicas", least=0, most=2**31)
+        except ForeignError:
+            return "unknown"
+        return "uninstalled" if is_going or wanted == 0 else "restarting"
 
 
 def _at(moment: float | None) -> str:
@@ -348,12 +425,9 @@ def _at(moment: float | None) -> str:
     return f" at {datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec='seconds')}"
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _leaves(one)
-        else:
-            yield one
+def _addresses_of(config: HubConfig) -> tuple[str | None, ...]:
+    """What a tunnel cannot change while it is open."""
+    return config.address, config.address6, config.hub_address, config.hub_address6
 
 
 async def run_agent(settings: Settings) -> int:
@@ -364,10 +438,10 @@ async def run_agent(settings: Settings) -> int:
     """
     try:
         await Agent(settings).run()
-    except BaseExceptionGroup as group:
-        for problem in _leaves(group):
-            if isinstance(problem, OSError):
-                _log.error("%s", problem)
+    except (Fatal, BaseExceptionGroup) as problem:
+        for one in leaves_of(problem):
+            if isinstance(one, Fatal):
+                _log.error("%s", one)
                 return 1
         raise
     return 0

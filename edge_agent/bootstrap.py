@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from edge_agent.contract import Exchange, Token
+from edge_agent.contract import Exchange, HubConfig, Token
+from edge_agent.foreign import Document
 from edge_agent.hubapi import HubApi, Joined, Stop
 from edge_agent.kube import Kube, KubeError, Unreachable
 from edge_agent.state import CONFIG, HUB_KEY, PENDING, PHASE, PRIVATE_KEY, PSK, READY, TOKEN_ID
@@ -35,6 +36,7 @@ _T = TypeVar("_T")
 
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
+_MOST_TOKEN: Final = 4096
 
 
 class Waits:
@@ -78,14 +80,18 @@ class Bootstrap:
         if not self._kube.is_known and not self._settings.state_dir:
             raise Stop("bad_setting", "this is no pod: --api-server or --state-dir is missing")
         secret = await self._insist(self._store.secret)
-        is_ready = secret.get(PHASE) == READY and len(secret.get(PRIVATE_KEY, b"")) == 32
-        token = self._read_token()
-        if is_ready:
-            if secret.get(TOKEN_ID, b"").decode(errors="replace") == token.id:
-                return "already joined with this token: nothing to do"
-            if await self._is_welcome(secret, token):
-                return "already joined: the new token was left unused and stays valid until it expires"
-        private_key = secret.get(PRIVATE_KEY, b"") if secret.get(PHASE) == PENDING else b""
+        is_ready = secret.get(PHASE) == READY
+        is_whole = all(len(secret.get(name, b"")) == 32 for name in (PRIVATE_KEY, PSK, HUB_KEY))
+        token = self._read_token(is_needed=not (is_ready and is_whole))
+        if is_ready and is_whole and (line := await self._already_joined(secret, token)):
+            return line
+        if token is None:
+            raise Stop(
+                "bad_setting", "the hub knows this cluster no longer, and there is no token: use a re-join invite"
+            )
+        # A Secret that lost a part gets it once more with the same key and token.
+        is_resumed = secret.get(PHASE) == PENDING or (not is_whole and secret.get(TOKEN_ID) == token.id.encode())
+        private_key = secret.get(PRIVATE_KEY, b"") if is_resumed else b""
         if len(private_key) != 32:
             private_key = _new_key()
         try:
@@ -101,13 +107,19 @@ class Bootstrap:
         await self._write(joined)
         return f"joined as {joined.config.cluster_id} with tunnel address {joined.config.address}"
 
-    def _read_token(self) -> Token:
+    def _read_token(self, *, is_needed: bool) -> Token | None:
+        """The token; None where there is none any more and none is needed: a spent one may be deleted."""
         if not self._settings.hub_url:
             raise Stop("bad_setting", "--hub-url is missing")
         if not self._settings.token_file:
             raise Stop("bad_setting", "--token-file is missing")
         try:
-            text = Path(self._settings.token_file).read_text(encoding="utf-8").strip()
+            with Path(self._settings.token_file).open(encoding="utf-8") as file:
+                text = file.read(_MOST_TOKEN).strip()
+        except FileNotFoundError as problem:
+            if not is_needed:
+                return None
+            raise Stop("bad_setting", f"--token-file {self._settings.token_file}: {problem.strerror}") from None
         except (OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or "not text"
             raise Stop("bad_setting", f"--token-file {self._settings.token_file}: {reason}") from None
@@ -116,15 +128,39 @@ class Bootstrap:
         except ValueError as problem:
             raise Stop("bad_token", str(problem)) from None
 
-    async def _is_welcome(self, secret: dict[str, bytes], token: Token) -> bool:
-        """Whether the hub of the new token still knows our old key: then there is nothing to redeem."""
+    async def _already_joined(self, secret: dict[str, bytes], token: Token | None) -> str:
+        """How a run ends well whose key is ready; empty where that key is good for nothing any more.
+
+        A Secret that was kept while the rest of the release was removed comes without its ConfigMap: the hub, which
+        signs its answer for this key, tells what stood there.
+        """
+        is_same = token is None or secret.get(TOKEN_ID, b"").decode(errors="replace") == token.id
+        has_config = await self._insist(self._has_config)
+        if is_same and has_config:
+            return "already joined with this token: nothing to do" if token else "already joined: no token is needed"
         try:
-            exchange = Exchange(secret[PRIVATE_KEY], token.hub_key)
+            exchange = Exchange(secret[PRIVATE_KEY], token.hub_key if token else secret[HUB_KEY])
         except ValueError:
             raise Stop("bad_token", "the hub's key in it is none") from None
-        state = await self._insist(lambda: self._hub.ask_self(exchange))
-        _log.info("the hub says that the key in the Secret is %s", state.state)
-        return state.state in ("active", "blocked")
+        answer = await self._insist(lambda: self._hub.ask_self(exchange))
+        _log.info("the hub says that the key in the Secret is %s", answer.state)
+        if answer.state not in ("active", "blocked"):
+            return ""
+        if not has_config:
+            if answer.config is None:
+                raise Stop("unavailable", f"to the hub this cluster is {answer.state}: it tells no configuration now")
+            await self._insist(lambda: self._store.patch_config(_stored(answer.config)))
+        told = "" if has_config else ", and the hub told the configuration that was lost"
+        left = "" if is_same else ": the new token was left unused and stays valid until it expires"
+        return f"already joined{told}{left}"
+
+    async def _has_config(self) -> bool:
+        """Whether the ConfigMap holds a configuration that can be read."""
+        text = (await self._store.config()).get(CONFIG)
+        try:
+            return text is not None and bool(HubConfig.from_document(Document.parse(text, 65536)))
+        except ValueError:
+            return False
 
     async def _facts(self) -> tuple[str, str | None]:
         """Version and uid of the cluster; a bootstrap does without them where they may not be read."""
@@ -138,7 +174,7 @@ class Bootstrap:
             return "", None
 
     async def _write(self, joined: Joined) -> None:
-        await self._insist(lambda: self._store.patch_config({CONFIG: joined.config.to_text()}))
+        await self._insist(lambda: self._store.patch_config(_stored(joined.config)))
         await self._insist(lambda: self._store.patch_secret({PSK: joined.psk, PHASE: READY}))
 
     async def _insist(self, step: Callable[[], Awaitable[_T]]) -> _T:
@@ -161,6 +197,11 @@ class Bootstrap:
                 raise stop
             _log.warning("%s; trying again in %.0f s", stop.line(), wait)
             await trio.sleep(wait)
+
+
+def _stored(config: HubConfig | None) -> dict[str, str]:
+    assert config is not None
+    return {CONFIG: config.to_text()}
 
 
 def _new_key() -> bytes:

@@ -7,7 +7,6 @@ golden file `tests/contract/vectors.json` holds both ends to the same octets.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import hashlib
 import hmac
@@ -16,7 +15,10 @@ import json
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
+
+from edge_agent.foreign import Document, octets_of_base64
 
 __all__ = [
     "ANSWER",
@@ -28,8 +30,10 @@ __all__ = [
     "Exchange",
     "HubConfig",
     "Token",
+    "canonical_key",
     "decode_key",
     "encode_key",
+    "why_no_hub",
 ]
 
 PROTOCOL: Final = 1
@@ -55,13 +59,16 @@ def decode_key(text: object, length: int = 32) -> bytes:
     Raises:
         ValueError: not base64 of so many octets. The message does not quote it.
     """
-    try:
-        octets = base64.b64decode(str(text), validate=True)
-    except (ValueError, binascii.Error):
-        raise ValueError("not base64") from None
-    if len(octets) != length:
-        raise ValueError(f"expected {length} octets, got {len(octets)}")
-    return octets
+    return octets_of_base64("", text, length)
+
+
+def canonical_key(octets: bytes) -> bytes:
+    """A public key of X25519 as everybody writes it, which a key must be that is compared.
+
+    The same point has other spellings, with the top bit set or not reduced (RFC 7748 section 5).
+    """
+    number = int.from_bytes(octets, "little") & (2**255 - 1)
+    return (number % (2**255 - 19)).to_bytes(32, "little")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -93,7 +100,7 @@ class Token:
         if base64.b32encode(octets).decode().lower().rstrip("=") != check:
             raise ValueError("the bootstrap token does not add up: a character was lost or changed on the way")
         _, token_id, _, hub_key = body.split("_")
-        return cls(text, token_id, _base32(hub_key))
+        return cls(text, token_id, canonical_key(_base32(hub_key)))
 
     def __repr__(self) -> str:
         """The public part."""
@@ -193,29 +200,29 @@ class HubConfig:
     heartbeat: float | None = None
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> HubConfig:
+    def from_document(cls, document: Document | Mapping[str, Any]) -> HubConfig:
         """Read an answer of the hub, or what was kept of one.
 
         Raises:
             ValueError: names the field that is wrong.
         """
+        if not isinstance(document, Document):
+            document = Document(document)
         hub = document.get("hub")
-        if not isinstance(hub, dict):
-            raise ValueError("hub: expected an object")
-        heartbeat = document.get("heartbeat")
+        heartbeat = document.integer("heartbeat", least=1, most=20)
         return cls(
-            cluster_id=_text(document, "cluster_id"),
+            cluster_id=document.line("cluster_id"),
             address=_address(document, "address", 4) or _missing("address"),
             address6=_address(document, "address6", 6),
             mtu=_number(document, "mtu", MINIMUM_MTU, MAXIMUM_MTU),
             keepalive=_number(document, "keepalive", 0, 65535),
-            hub_key=_key(hub, "pubkey"),
+            hub_key=canonical_key(hub.octets("pubkey", length=32)),
             endpoints=_endpoints(hub),
-            relay_url=None if hub.get("relay_url") is None else _text(hub, "relay_url"),
+            relay_url=hub.line("relay_url") if hub.has("relay_url") else None,
             hub_address=_address(hub, "address", 4) or _missing("hub.address"),
             hub_address6=_address(hub, "address6", 6),
             revision=_number(document, "config_revision", 0, 2**53),
-            heartbeat=None if heartbeat is None else float(_number(document, "heartbeat", 1, 20)),
+            heartbeat=None if heartbeat is None else heartbeat * 1.0,
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -241,21 +248,28 @@ class HubConfig:
         """The document, always written alike."""
         return json.dumps(self.to_document(), sort_keys=True, indent=2, ensure_ascii=False)
 
-    def changed_by(self, message: dict[str, Any]) -> HubConfig:
+    def changed_by(self, message: Document | Mapping[str, Any]) -> HubConfig:
         """What a `config` message of the hub makes of it; what the message does not name stays.
 
         Raises:
             ValueError: names the field that is wrong.
         """
+        if not isinstance(message, Document):
+            message = Document(message)
         document = self.to_document()
-        document["config_revision"] = message.get("revision")
-        for name in ("keepalive", "mtu", "heartbeat"):
-            if message.get(name) is not None:
-                document[name] = message[name]
-        if message.get("endpoints") is not None:
-            document["hub"]["endpoints"] = message["endpoints"]
+        hub = dict(document["hub"])
+        document |= {"hub": hub, "config_revision": message.integer("revision", least=0, most=2**53)}
+        for name, least, most in (
+            ("keepalive", 0, 65535),
+            ("mtu", MINIMUM_MTU, MAXIMUM_MTU),
+            ("heartbeat", 1, 20),
+        ):
+            if message.has(name):
+                document[name] = message.integer(name, least=least, most=most)
+        if message.has("endpoints"):
+            hub["endpoints"] = message.texts("endpoints")
         if "relay_url" in message:
-            document["hub"]["relay_url"] = message["relay_url"]
+            hub["relay_url"] = message.line("relay_url") if message.has("relay_url") else None
         return HubConfig.from_document(document)
 
 
@@ -263,28 +277,18 @@ def _missing(name: str) -> str:
     raise ValueError(f"{name}: missing")
 
 
-def _text(document: dict[str, Any], name: str) -> str:
-    value = document.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= 2048 or not value.isprintable():
-        raise ValueError(f"{name}: expected text")
-    return value
-
-
-def _number(document: dict[str, Any], name: str, least: int, most: int) -> int:
-    value = document.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+def _number(document: Document, name: str, least: int, most: int) -> int:
+    value = document.integer(name, least=least, most=most)
+    if value is None:
         raise ValueError(f"{name}: expected a number from {least} to {most}")
     return value
 
 
-def _address(document: dict[str, Any], name: str, version: int) -> str | None:
-    value = document.get(name)
-    if value is None:
+def _address(document: Document, name: str, version: int) -> str | None:
+    if not document.has(name):
         return None
     try:
-        address = ipaddress.ip_address(str(value))
+        address = ipaddress.ip_address(document.text(name, most=64))
     except ValueError:
         raise ValueError(f"{name}: expected an IPv{version} address") from None
     if address.version != version:
@@ -292,25 +296,60 @@ def _address(document: dict[str, Any], name: str, version: int) -> str | None:
     return str(address)
 
 
-def _key(document: dict[str, Any], name: str) -> bytes:
-    try:
-        return decode_key(document.get(name))
-    except ValueError as problem:
-        raise ValueError(f"{name}: {problem}") from None
-
-
-def _endpoints(hub: dict[str, Any]) -> tuple[str, ...]:
+def _endpoints(hub: Document) -> tuple[str, ...]:
     import wgpy
 
-    value = hub.get("endpoints")
-    if not isinstance(value, list) or not 1 <= len(value) <= 16:
+    endpoints = hub.texts("endpoints", most=300)
+    if not 1 <= len(endpoints) <= 16:
         raise ValueError("endpoints: expected 1 to 16 of them")
-    for one in value:
+    for one in endpoints:
         try:
-            wgpy.Endpoint.parse(str(one))
+            wgpy.Endpoint.parse(one)
         except wgpy.ConfigError as problem:
             raise ValueError(f"endpoints: {problem.message}") from None
-    return tuple(value)
+    return endpoints
+
+
+# --- where a hub can be ----------------------------------------------------------------------------------------------
+
+# Services of clouds that answer on an address of their own outside 169.254.0.0/16: never a hub.
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "fd00:ec2::254")))
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+def why_no_hub(host: str, port: int, *, may_be_loopback: bool) -> str:
+    """Why nothing is sent to an address, in a few words; empty where a hub can be, and for a name.
+
+    A hub, or who writes in its place, must not make the edge send to what only this node or this link can reach.
+
+    Args:
+        host: an address, or a name, which is looked at again when it is resolved.
+        port: of UDP.
+        may_be_loopback: the hub was configured to be on this machine.
+    """
+    if port == 0:
+        return "port 0 is none"
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            address = ipaddress.IPv4Address(address.packed[12:])
+        else:
+            address = address.ipv4_mapped or address.sixtofour or address
+    if address in _METADATA or address.is_link_local:
+        return "link-local addresses and those of clouds' metadata are not asked"
+    if address.is_loopback:
+        return "" if may_be_loopback else "this machine is not asked, unless hub.url is on it"
+    if address.is_multicast:
+        return "a multicast address is none of a hub"
+    if address.is_unspecified or (address.version == 4 and address.packed[0] == 0):
+        return "an unspecified address is none of a hub"
+    # 240.0.0.0/4 with the broadcast address. (IPv6's "reserved" blocks hold NAT64 prefixes that are in use.)
+    if address.version == 4 and address.is_reserved:
+        return "a reserved or broadcast address is none of a hub"
+    return ""
 
 
 # --- UDP port 7000 ---------------------------------------------------------------------------------------------------

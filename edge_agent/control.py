@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import random as random_module
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from edge_agent import __version__
+from edge_agent import __version__, supervise
 from edge_agent.contract import ANSWER, ASK, BEAT, GOODBYE, PROTOCOL, Datagram, HubConfig
+from edge_agent.foreign import Document, ForeignError, cleaned
 from edge_agent.nodes import parts_of
 from edge_agent.nursery import open_plain_nursery
 
@@ -97,11 +99,14 @@ class Beats:
     async def run(self) -> None:
         """Beat for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._receive)
+            supervise.start_kept(nursery, "answers to heartbeats", self._receive)
             if self._set_mtu is not None:
-                nursery.start_soon(self._probe, self._set_mtu)
-            while True:
-                await self._beat()
+                supervise.start_kept(nursery, "MTU probes", self._probe, self._set_mtu)
+            supervise.start_kept(nursery, "heartbeats", self._beat_on)
+
+    async def _beat_on(self) -> None:
+        while True:
+            await self._beat()
 
     async def _beat(self) -> None:
         self._seq += 1
@@ -163,8 +168,8 @@ class Beats:
 
     def _datagram(self, kind: int, seq: int) -> Datagram:
         now = trio.current_time()
-        held = int((now - self._hub_sent_at) * 1e6) if self._hub_sent else 0
-        return Datagram(kind, seq, int(now * 1e6), self._hub_sent, held)
+        held = round((now - self._hub_sent_at) * 1e6) if self._hub_sent else 0
+        return Datagram(kind, seq, round(now * 1e6), self._hub_sent, held)
 
     async def _send(self, datagram: Datagram) -> None:
         try:
@@ -206,7 +211,7 @@ class Beats:
 
 async def say_goodbye(udp: Udp, reason: str) -> None:
     """Three copies, so that one lost datagram does not make us look like a failure."""
-    datagram = Datagram(GOODBYE, 0, int(trio.current_time() * 1e6), rest=bytes([REASONS[reason]])).encode()
+    datagram = Datagram(GOODBYE, 0, round(trio.current_time() * 1e6), rest=bytes([REASONS[reason]])).encode()
     for number in range(_GOODBYES):
         if number:
             await trio.sleep(_GOODBYE_GAP)
@@ -225,6 +230,8 @@ class Control:
         dial: Callable[[int], Awaitable[trio.abc.HalfCloseableStream]],
         config: Callable[[], HubConfig],
         apply: Callable[[HubConfig], Awaitable[None]],
+        check: Callable[[HubConfig], None] = lambda _: None,
+        on_older: Callable[[], None] = lambda: None,
         job: Callable[[], str | None] = lambda: None,
         unit: Callable[[], float] = random_module.random,
     ) -> None:
@@ -236,7 +243,9 @@ class Control:
             nodes: of the cluster.
             dial: a connection to a port of the hub.
             config: the configuration that is held.
-            apply: takes a new one and keeps it; raises ValueError to refuse it.
+            apply: takes a new one and keeps it.
+            check: raises ValueError for one that is refused.
+            on_older: called when the hub sends an older one than is held.
             job: name of the bootstrap Job, for the hub's texts.
             unit: numbers from 0 to 1.
         """
@@ -246,6 +255,8 @@ class Control:
         self._dial = dial
         self._config = config
         self._apply = apply
+        self._check = check
+        self._on_older = on_older
         self._job = job
         self._unit = unit
         self._again = trio.Event()
@@ -261,16 +272,17 @@ class Control:
         while True:
             self._again = trio.Event()
             pause = 0.0
-            try:
-                with trio.fail_after(_CONNECT_TIMEOUT):
-                    stream = await self._dial(CONTROL_PORT)
+            with supervise.confined("control line"):
                 try:
-                    pause = await self._converse(stream)
-                    delay = _RECONNECT[0]
-                finally:
-                    await trio.aclose_forcefully(stream)
-            except (OSError, trio.BrokenResourceError, trio.TooSlowError) as problem:
-                _log.debug("control: %s", problem or "no answer")
+                    with trio.fail_after(_CONNECT_TIMEOUT):
+                        stream = await self._dial(CONTROL_PORT)
+                    try:
+                        pause = await self._converse(stream)
+                        delay = _RECONNECT[0]
+                    finally:
+                        await trio.aclose_forcefully(stream)
+                except (OSError, trio.BrokenResourceError, trio.TooSlowError) as problem:
+                    _log.debug("control: %s", problem or "no answer")
             with trio.move_on_after(max(pause, delay * (0.5 + self._unit() / 2))):
                 await self._again.wait()
             delay = min(delay * 2, most)
@@ -286,9 +298,10 @@ class Control:
             async def listen() -> None:
                 nonlocal pause
                 async for message in line:
-                    match message.get("type"):
+                    match kind_of(message):
                         case "welcome":
                             _log.info("the hub says welcome")
+                            self._compare_clocks(message)
                             if self._was_refused:
                                 self._facts.code = self._facts.problem = ""
                                 self._was_refused = False
@@ -298,7 +311,7 @@ class Control:
                         case "refused":
                             facts = self._facts
                             facts.code, facts.problem = (
-                                str(message.get(name, ""))[:400] for name in ("code", "detail")
+                                cleaned(message.text(name), 400) for name in ("code", "detail")
                             )
                             _log.error("%s: the hub refuses us: %s", facts.code, facts.problem)
                             self._was_refused = True
@@ -339,21 +352,40 @@ class Control:
             "namespace": settings.namespace,
             "job": self._job(),
             "heartbeat": beat_interval(settings, config),
+            # Seconds that our clock is ahead of the hub's, where they differ by more than a handshake forgives.
+            "clock_skew": facts.clock_skew,
         }
 
-    async def _take_config(self, line: _Line, message: dict[str, Any]) -> None:
+    async def _take_config(self, line: _Line, message: Document) -> None:
         held = self._config()
-        revision = message.get("revision")
+        revision = None
         try:
+            revision = message.integer("revision", least=0, most=2**53)
             changed = held.changed_by(message)
+            self._check(changed)
             if changed.revision > held.revision:
                 await self._apply(changed)
                 _log.info("configuration %d is in force", changed.revision)
+            elif changed.revision < held.revision:
+                # A hub that came back from an older backup counts from there. What it signs decides, not the number;
+                # our next hello says what came of it.
+                _log.warning("the hub sent configuration %d after %d: asking it", changed.revision, held.revision)
+                self._on_older()
+                return
         except ValueError as problem:
-            _log.warning("configuration %r is refused: %s", revision, problem)
-            await line.send({"type": "config_ack", "revision": revision, "error": str(problem)})
+            _log.warning("configuration %s is refused: %s", revision, problem)
+            await line.send({"type": "config_ack", "revision": revision, "error": str(problem)[:400]})
             return
         await line.send({"type": "config_ack", "revision": revision, "error": None})
+
+    def _compare_clocks(self, welcome: Document) -> None:
+        """Our clock beside the hub's: handshakes carry ours, and a hub that has seen a later one refuses them."""
+        try:
+            now = welcome.time("now")
+        except ForeignError:
+            return
+        if now is not None:
+            self._facts.note_clock(time.time() - now)
 
     async def _tell_changes(self, line: _Line, said: dict[str, Any]) -> None:
         """Hello again, when something in it changed: the API server answers by now, the way carries smaller packets."""
@@ -405,18 +437,16 @@ class _Line:
     def __aiter__(self) -> _Line:
         return self
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> Document:
         while True:
             end = self._rest.find(b"\n")
             if end >= 0:
                 text = bytes(self._rest[:end])
                 del self._rest[: end + 1]
                 try:
-                    message = json.loads(text)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(message, dict):
-                    return message
+                    return Document.parse(text, _LINE_LIMIT)
+                except ForeignError as problem:
+                    _log.debug("control: a line of the hub is passed over: %s", problem)
                 continue
             if len(self._rest) > _LINE_LIMIT:
                 raise StopAsyncIteration
@@ -424,3 +454,11 @@ class _Line:
             if not data:
                 raise StopAsyncIteration
             self._rest += data
+
+
+def kind_of(message: Document) -> str:
+    """Its type, empty where it has none that we could know."""
+    try:
+        return message.text("type", most=40)
+    except ForeignError:
+        return ""

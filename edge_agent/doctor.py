@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import h11
 import trio
 
-from edge_agent.http import Answer, Origin, open_connection
+from edge_agent.dial import Origin, dial
+from edge_agent.http import Answer, open_connection
 from edge_agent.hubapi import HubApi, Stop
 from edge_agent.kube import Kube, KubeError, Unreachable
 from edge_agent.state import Snapshot
@@ -92,7 +93,7 @@ class _Checks:
     async def port(self) -> Finding:
         try:
             with trio.fail_after(_TIMEOUT):
-                await trio.aclose_forcefully(await trio.open_tcp_stream(self._host, self._port))
+                await trio.aclose_forcefully(await dial(self._host, self._port))
         except (OSError, trio.TooSlowError) as problem:
             raise Stop("network", f"{self._host}:{self._port}: {problem or 'no answer'}") from None
         return Finding(True, f"{self._host}:{self._port} accepts connections")
@@ -191,10 +192,9 @@ class _Checks:
             return None
         selector = urllib.parse.quote(self._settings.selector, safe="")
         pods = await self._kube.get(f"/api/v1/namespaces/{self._settings.namespace}/pods?labelSelector={selector}")
-        for pod in pods.get("items") or []:
-            address = (pod.get("status") or {}).get("podIP")
-            if address:
-                return Origin(str(address), self._settings.health_port, None)
+        for pod in pods.items("items"):
+            if address := pod.text("status", "podIP", most=64):
+                return Origin(address, self._settings.health_port, None)
         return None
 
 

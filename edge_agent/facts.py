@@ -6,14 +6,22 @@ Times are trio's, so that a test can turn the clock. Nothing here decides anythi
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from typing import Final
 
 import trio
 
-__all__ = ["SEEN_LIMIT", "ApiState", "Facts"]
+from edge_agent.kube import EDGE_TOKEN_REFUSED
+
+__all__ = ["CLOCK_TOLERANCE", "SEEN_LIMIT", "ApiState", "Facts", "clock_text"]
+
+_log = logging.getLogger("edge.facts")
 
 # Without an answer of the hub for so long, the edge does not call itself connected (D2).
 SEEN_LIMIT: Final = 15.0
+# A clock that is off by more is told: it is the hub's tolerance for the time of a request.
+CLOCK_TOLERANCE: Final = 600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class Facts:
         api: how the API server answers.
         kube_version: of the API server.
         cluster_uid: None where it may not be read.
+        clock_skew: seconds that our clock is ahead of the hub's, None while that is within the tolerance.
         streams: requests of the hub that are being answered.
         requests: of the hub, so far.
         is_stopping: no new work is taken.
@@ -75,9 +84,11 @@ class Facts:
     api: ApiState = dataclasses.field(default_factory=ApiState)
     kube_version: str = ""
     cluster_uid: str | None = None
+    clock_skew: int | None = None
     streams: int = 0
     requests: int = 0
     is_stopping: bool = False
+    _hub_time_at_boot: float | None = dataclasses.field(default=None, repr=False, compare=False)
     _news: trio.Event = dataclasses.field(default_factory=trio.Event, repr=False, compare=False)
 
     async def changed(self) -> None:
@@ -88,6 +99,25 @@ class Facts:
         """Wake whoever waits for `changed`: called by whoever wrote something that others wait for."""
         news, self._news = self._news, trio.Event()
         news.set()
+
+    def note_clock(self, skew: float) -> None:
+        """The hub said what time it is; `skew` is how far ours is ahead."""
+        self._hub_time_at_boot = time.time() - skew - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.look_at_clock()
+
+    def look_at_clock(self) -> None:
+        """Compare our clock with the hub's as it must have gone on since it was told: somebody may have set ours."""
+        if self._hub_time_at_boot is None:
+            return
+        skew = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - self._hub_time_at_boot
+        known, self.clock_skew = self.clock_skew, round(skew) if abs(skew) > CLOCK_TOLERANCE else None
+        if (known is None) == (self.clock_skew is None):
+            return
+        self.note()
+        if self.clock_skew is None:
+            _log.info("the clock of this node agrees with the hub's again")
+        else:
+            _log.error("ClockSkew: %s", clock_text(self.clock_skew))
 
     def seen_ago(self) -> float | None:
         """Seconds since the hub last answered."""
@@ -108,6 +138,8 @@ class Facts:
         reasons: list[str] = []
         if self.is_stopping:
             reasons.append("stopping")
+        if self.clock_skew is not None:
+            reasons.append(f"ClockSkew: {clock_text(self.clock_skew)}")
         if self.problem:
             reasons.append(f"{self.code}: {self.problem}" if self.code else self.problem)
         elif not self.is_seen:
@@ -116,9 +148,19 @@ class Facts:
             reasons.append(f"NoUdpSeen: the hub last answered {since}; allow egress to it on its UDP port (51820)")
         if self.api.state != "ok":
             text = self.api.detail or "not asked yet"
-            if self.api.state == "forbidden":
+            if self.api.errno_name == EDGE_TOKEN_REFUSED:
+                reasons.append(f"{EDGE_TOKEN_REFUSED}: {text}")
+            elif self.api.state == "forbidden":
                 reasons.append(f"ApiForbidden: {text}")
             else:
                 errno_name = f"{self.api.errno_name}: " if self.api.errno_name else ""
                 reasons.append(f"TunnelUpApiUnreachable: the API server does not answer this pod: {errno_name}{text}")
         return reasons
+
+
+def clock_text(skew: int) -> str:
+    """What is wrong with the clock, and what mends it."""
+    way = "ahead of" if skew > 0 else "behind"
+    return (
+        f"the clock of this node is {abs(skew) / 60:.0f} min {way} the hub's, which may refuse handshakes; set it (NTP)"
+    )

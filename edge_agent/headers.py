@@ -18,14 +18,49 @@ __all__ = [
     "answer_fields",
     "check_target",
     "framing_of",
-    "is_private",
+    "is_proxied",
     "request_fields",
+    "why_private",
 ]
 
-REQUEST_FIELDS: Final = frozenset({b"accept", b"content-type", b"kubectl-command", b"kubectl-session", b"user-agent"})
-ANSWER_FIELDS: Final = frozenset({b"content-type", b"warning", b"audit-id", b"retry-after", b"cache-control", b"date"})
+# What kubectl, client-go and kube-apiserver say to each other. Caching and encoding are between those two: a body is
+# passed on as it is encoded, and `Vary`, `ETag` and the conditions go with it, or a client would keep what is not so.
+REQUEST_FIELDS: Final = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"cache-control",
+        b"content-encoding",
+        b"content-type",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-unmodified-since",
+        b"kubectl-command",
+        b"kubectl-session",
+        b"user-agent",
+    }
+)
+ANSWER_FIELDS: Final = frozenset(
+    {
+        b"audit-id",
+        b"cache-control",
+        b"content-encoding",
+        b"content-type",
+        b"date",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"retry-after",
+        b"vary",
+        b"warning",
+        b"x-kubernetes-pf-flowschema-uid",
+        b"x-kubernetes-pf-prioritylevel-uid",
+    }
+)
 _IDENTITY: Final = b"daalu-identity"
 _UNCLEAN: Final = re.compile(rb"[^\x20-\x7e]")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _LONGEST: Final = 4096
 _TARGET: Final = re.compile(rb"/[\x21-\x7e]*", re.ASCII)
 
@@ -81,28 +116,49 @@ def check_target(target: bytes) -> None:
     segments = decoded.split(b"/")[1:]
     if b"%2f" in path.lower() or b"%5c" in path.lower() or b"\\" in decoded or b"#" in target:
         raise Refused("encoded slashes are not allowed in a path")
-    if b"" in segments[:-1] or b"." in segments or b".." in segments or _UNCLEAN.search(decoded):
+    if b"" in segments[:-1] or b"." in segments or b".." in segments or _CONTROL.search(_readable(decoded)):
         raise Refused("empty, '.' and '..' segments and control characters are not allowed in a path")
 
 
-def is_private(method: bytes, target: bytes, namespace: str, config_map: str) -> bool:
-    """Whether a request, whose target was checked, touches what the tunnel itself lives on.
+def _readable(path: bytes) -> str:
+    """The path as the API server reads it: names may have any letters, in UTF-8."""
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        raise Refused("a path is UTF-8") from None
+
+
+def is_proxied(target: bytes) -> bool:
+    """Whether an application behind the API server answers: the subresource `proxy` of a pod, service or node."""
+    return b"proxy" in urllib.parse.unquote_to_bytes(target.partition(b"?")[0]).split(b"/")
+
+
+def why_private(method: bytes, target: bytes, namespace: str, config_map: str) -> str:
+    """Why a request, whose target was checked, is not sent on: it touches what the tunnel lives on. Empty if it may.
 
     Our account may read the Secret with the private key, and patch our ConfigMap: for us, not for whoever asks through
     the tunnel. So no Secret of our namespace is shown, neither by name nor in a list of all, and the ConfigMap is not
     changed.
     """
-    path = urllib.parse.unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
-    segments = path.strip("/").split("/")
+    segments = _readable(urllib.parse.unquote_to_bytes(target.partition(b"?")[0])).strip("/").split("/")
     if segments[:2] != ["api", "v1"]:
-        return False
+        return ""
     rest = segments[3:] if segments[2:3] == ["watch"] else segments[2:]
     if rest[:1] == ["secrets"]:
-        return True
+        return (
+            "Secrets of all namespaces at once are not shown through the tunnel, because the edge's own key is among "
+            f"them: name one namespace other than {namespace} (helm list needs -n; it keeps releases in Secrets)"
+        )
     if rest[:2] != ["namespaces", namespace]:
-        return False
+        return ""
+    if rest[2:3] == ["secrets"]:
+        return (
+            f"Secrets of the namespace {namespace} are not shown through the tunnel: the edge's own key is among them"
+        )
     is_config = rest[2:3] == ["configmaps"] and rest[3:4] in ([], [config_map])
-    return rest[2:3] == ["secrets"] or (is_config and method not in (b"GET", b"HEAD"))
+    if is_config and method not in (b"GET", b"HEAD"):
+        return f"the ConfigMap {config_map}, by which the edge finds the hub, is not changed through the tunnel"
+    return ""
 
 
 def _named_hop_by_hop(fields: list[tuple[bytes, bytes]]) -> set[bytes]:

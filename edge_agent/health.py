@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import h11
 import trio
 
-from edge_agent import __version__
+from edge_agent import __version__, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,8 @@ METRICS: Final = {
     "daalu_edge_api_reachable": ("gauge", "1 while the API server answers."),
     "daalu_edge_streams": ("gauge", "Requests of the hub that are being answered."),
     "daalu_edge_requests_total": ("counter", "Requests of the hub."),
+    "daalu_edge_clock_skew_seconds": ("gauge", "How far the node's clock is ahead of the hub's; 0 within 10 minutes."),
+    "daalu_edge_failures_total": ("counter", "Parts of the edge that failed and were begun again, by their name."),
 }
 
 
@@ -57,6 +59,7 @@ def metrics_of(facts: Facts) -> str:
         "daalu_edge_api_reachable": int(facts.api.state == "ok"),
         "daalu_edge_streams": facts.streams,
         "daalu_edge_requests_total": facts.requests,
+        "daalu_edge_clock_skew_seconds": facts.clock_skew or 0,
     }
     lines: list[str] = []
     for name, value in values.items():
@@ -65,6 +68,10 @@ def metrics_of(facts: Facts) -> str:
         if value is not None:
             labels = f'{{version="{__version__}",mode="{facts.mode}"}}' if name == "daalu_edge_info" else ""
             lines.append(f"{name}{labels} {value:g}" if isinstance(value, float) else f"{name}{labels} {value}")
+    name = "daalu_edge_failures_total"
+    kind, text = METRICS[name]
+    lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+    lines += [f'{name}{{task="{task}"}} {count}' for task, count in sorted(supervise.failures.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -93,7 +100,7 @@ async def serve_health(
 ) -> None:
     """Answer probes for ever; says which port it is."""
 
-    async def handle(stream: trio.SocketStream) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=8192)
         with trio.move_on_after(_TIMEOUT):
             try:
@@ -110,13 +117,22 @@ async def serve_health(
                     ("content-length", str(len(body))),
                     ("connection", "close"),
                 ]
-                answer = http.send(h11.Response(status_code=status, headers=fields))
-                await stream.send_all((answer or b"") + (b"" if event.method == b"HEAD" else body))
+                head = http.send(h11.Response(status_code=status, headers=fields))
+                await stream.send_all((head or b"") + (b"" if event.method == b"HEAD" else body))
                 await stream.send_eof()
                 await stream.receive_some(1)
             except (h11.ProtocolError, trio.BrokenResourceError, OSError):
                 return
 
-    listeners = await trio.open_tcp_listeners(port, host=host or None)
+    async def handle(stream: trio.SocketStream) -> None:
+        await supervise.run_once("probe", answer, stream)
+
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
+    except OSError as problem:
+        raise supervise.PortLost(f"port {port} for the probes cannot be had: {problem}") from problem
     task_status.started(listeners[0].socket.getsockname()[1])
-    await trio.serve_listeners(handle, listeners)
+    try:
+        await trio.serve_listeners(handle, listeners)
+    except OSError as problem:
+        raise supervise.PortLost(f"port {port} for the probes was lost: {problem}") from problem

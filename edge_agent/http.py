@@ -1,27 +1,40 @@
-"""One HTTP/1.1 connection as a client: h11 over a trio stream, strict, and without redirects.
+"""HTTP/1.1 over a stream, by h11: strict, without redirects, a read and a send for everything that is there at once.
 
-`kube` and `hubapi` stand on it for whole answers, `apiproxy` for streams. What a server sends is never trusted: heads
-are bounded by h11, bodies by whoever reads them.
+    HttpEnd      either end of a connection: pieces of bodies in and out
+    Connection   the client's: whole answers for `kube` and `hubapi`, streams for `apiproxy`
+
+What the other end sends is never trusted: heads are bounded by h11, bodies by whoever reads them.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import select
-import socket
-import ssl
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import h11
 import trio
 
-__all__ = ["Answer", "Connection", "Headers", "Origin", "cause_of", "open_connection"]
+from edge_agent.dial import Origin, Proxy, open_stream
+from edge_agent.tls import GATHERED
+
+__all__ = ["Answer", "Connection", "Headers", "HttpEnd", "Piece", "open_connection"]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
-_READ: Final = 65536
 _HEAD_LIMIT: Final = 65536
+_LINE_LIMIT: Final = 4 * 2**20
+
+
+class Piece(NamedTuple):
+    """A part of a body.
+
+    Attributes:
+        data: may be empty.
+        is_last: the body is over.
+    """
+
+    data: bytes
+    is_last: bool
 
 
 class Answer(NamedTuple):
@@ -43,21 +56,80 @@ class Answer(NamedTuple):
         return next((value.decode("latin-1") for one, value in self.headers if one == wanted), None)
 
 
-class Origin(NamedTuple):
-    """Whom to dial."""
+class HttpEnd:
+    """One end of a connection.
 
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
+    Attributes:
+        http: h11's state of both ends.
+    """
 
-    @property
-    def authority(self) -> str:
-        """For the Host field."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+    def __init__(self, stream: trio.abc.Stream, role: type[h11.CLIENT] | type[h11.SERVER]) -> None:
+        """Take over a stream."""
+        self.http = h11.Connection(role, max_incomplete_event_size=_HEAD_LIMIT)
+        self._stream = stream
+
+    async def send(self, *events: h11.Event) -> None:
+        """Send all of this at once.
+
+        Raises:
+            BrokenResourceError: the other end hung up.
+        """
+        octets = b"".join(part for event in events for part in self.http.send_with_data_passthrough(event) or ())
+        if octets:
+            await self._stream.send_all(octets)
+
+    async def send_body(self, *events: h11.Event, piece: Piece) -> None:
+        """Send a piece of a body behind other events."""
+        body: list[h11.Event] = [h11.Data(data=piece.data)] if piece.data else []
+        await self.send(*events, *body, *([h11.EndOfMessage()] if piece.is_last else []))
+
+    async def next_event(self) -> Any:
+        """The next event, of h11.
+
+        Raises:
+            BrokenResourceError: the connection broke.
+            RemoteProtocolError: this is no HTTP.
+        """
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            await self.fill()
+        return event
+
+    async def fill(self) -> int:
+        """Take what has arrived, or wait for it; its octets, 0 at the end."""
+        data = await self._stream.receive_some(GATHERED)
+        self.http.receive_data(bytes(data))
+        return len(data)
+
+    def take(self) -> Piece:
+        """Everything of the body that has been received so far.
+
+        Raises:
+            RemoteProtocolError: the other end hung up in the middle, or broke the framing.
+        """
+        pieces: list[bytes] = []
+        while True:
+            try:
+                event = self.http.next_event()
+            except h11.RemoteProtocolError:
+                # What came before the break is given first; the same error comes again at the next look.
+                if not pieces:
+                    raise
+                event = h11.NEED_DATA
+            if isinstance(event, h11.Data):
+                pieces.append(bytes(event.data))
+            elif event is h11.NEED_DATA or isinstance(event, h11.EndOfMessage):
+                return Piece(b"".join(pieces), event is not h11.NEED_DATA)
+            else:
+                raise h11.RemoteProtocolError("the other end hung up in the middle of a body")
+
+    async def receive(self) -> Piece:
+        """The next piece of the body, with all that came with it; waits only when nothing is there; raises likewise."""
+        while not (piece := self.take()).data and not piece.is_last:
+            await self.fill()
+        return piece
 
 
-class Connection:
+class Connection(HttpEnd):
     """One connection to a server, one request after the other.
 
     Attributes:
@@ -66,27 +138,9 @@ class Connection:
 
     def __init__(self, stream: trio.abc.Stream, raw: trio.SocketStream | None = None) -> None:
         """Take over a stream; `raw` is the socket below it, to see whether the server hung up."""
-        self._stream = stream
+        super().__init__(stream, h11.CLIENT)
         self._raw = raw
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
         self.idle_since = trio.current_time()
-
-    async def send_head(self, method: str | bytes, target: str | bytes, headers: Headers) -> None:
-        """Begin a request."""
-        await self._send(h11.Request(method=method, target=target, headers=list(headers)))
-
-    async def send_data(self, data: bytes) -> None:
-        """Go on with its body."""
-        await self._send(h11.Data(data=data))
-
-    async def end_request(self) -> None:
-        """End it."""
-        await self._send(h11.EndOfMessage())
-
-    async def _send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
-        octets = self._http.send(event)
-        if octets:
-            await self._stream.send_all(octets)
 
     async def receive_head(self) -> h11.Response:
         """The head of the answer; what is only informational is passed over.
@@ -96,28 +150,13 @@ class Connection:
             RemoteProtocolError: this is no HTTP.
         """
         while True:
-            event = await self._receive()
+            event = await self.next_event()
             if isinstance(event, h11.Response):
                 return event
-            if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
-                continue
-            raise h11.RemoteProtocolError("the server did not answer the request")
-
-    async def receive_data(self) -> bytes | None:
-        """The next piece of the body, None at its end."""
-        event = await self._receive()
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        if isinstance(event, h11.EndOfMessage):
-            return None
-        raise h11.RemoteProtocolError("the server hung up in the middle of an answer")
-
-    async def _receive(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            self._http.receive_data(bytes(await self._stream.receive_some(_READ)))
+            if isinstance(event, h11.ConnectionClosed):
+                raise trio.BrokenResourceError("the server hung up without an answer")
+            if not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                raise h11.RemoteProtocolError("the server did not answer the request")
 
     async def ask(self, method: str, target: str, headers: Headers, body: bytes = b"", *, most: int) -> Answer:
         """One request with a whole answer.
@@ -133,34 +172,51 @@ class Connection:
             ValueError: the answer is larger.
         """
         framing = [(b"content-length", str(len(body)).encode())] if body or method not in ("GET", "HEAD") else []
-        await self.send_head(method, target, [*headers, *framing])
-        if body:
-            await self.send_data(body)
-        await self.end_request()
+        request = h11.Request(method=method, target=target, headers=[*headers, *framing])
+        await self.send_body(request, piece=Piece(body, is_last=True))
         head = await self.receive_head()
+        fields = [(bytes(name), bytes(value)) for name, value in head.headers]
+        return Answer(head.status_code, fields, await self.receive_rest(most))
+
+    async def receive_rest(self, most: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            ValueError: it has more octets than `most`.
+        """
         pieces: list[bytes] = []
         size = 0
-        while (piece := await self.receive_data()) is not None:
-            size += len(piece)
+        while True:
+            piece = await self.receive()
+            size += len(piece.data)
             if size > most:
                 raise ValueError(f"the answer has more than {most} octets")
-            pieces.append(piece)
-        return Answer(head.status_code, [(bytes(n), bytes(v)) for n, v in head.headers], b"".join(pieces))
+            pieces.append(piece.data)
+            if piece.is_last:
+                return b"".join(pieces)
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The body, line by line; for watches."""
+        """The body, line by line; for watches.
+
+        Raises:
+            RemoteProtocolError: a line is too long.
+        """
         rest = b""
-        while (piece := await self.receive_data()) is not None:
-            *whole, rest = (rest + piece).split(b"\n")
+        is_last = False
+        while not is_last:
+            data, is_last = await self.receive()
+            *whole, rest = (rest + data).split(b"\n")
+            if len(rest) > _LINE_LIMIT:
+                raise h11.RemoteProtocolError(f"a line has more than {_LINE_LIMIT} octets")
             for line in whole:
                 if line:
                     yield line
 
     def begin_next(self) -> bool:
         """Make ready for another request; False when this connection must be closed."""
-        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+        if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
             return False
-        self._http.start_next_cycle()
+        self.http.start_next_cycle()
         self.idle_since = trio.current_time()
         return True
 
@@ -177,44 +233,10 @@ class Connection:
         await trio.aclose_forcefully(self._stream)
 
 
-async def open_connection(origin: Origin) -> Connection:
+async def open_connection(origin: Origin, proxy: Proxy | None = None) -> Connection:
     """Dial, and shake hands where there is TLS.
 
     Raises:
         OSError: with an errno, gaierror for a name without address, SSLError for what TLS refused.
     """
-    raw = await trio.open_tcp_stream(origin.host, origin.port)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if origin.tls is None:
-        return Connection(raw, raw)
-    stream = trio.SSLStream(raw, origin.tls, server_hostname=origin.host, https_compatible=True)
-    try:
-        await stream.do_handshake()
-    except BaseException as problem:
-        with trio.CancelScope(shield=True, deadline=0):
-            await trio.aclose_forcefully(stream)
-        if isinstance(problem, trio.BrokenResourceError):
-            raise cause_of(problem) from None  # it is in there already: another link would make a ring
-        raise
-    return Connection(stream, raw)
-
-
-def cause_of(problem: BaseException) -> OSError:
-    """The OSError behind what trio and h11 say, with an errno where there is one.
-
-    An SSLError stays what it is, and so does a gaierror: who asks wants to tell them apart.
-    """
-    seen: BaseException | None = problem
-    best: OSError | None = None
-    while seen is not None:
-        if isinstance(seen, BaseExceptionGroup):
-            seen = seen.exceptions[0]
-            continue
-        if isinstance(seen, OSError) and (best is None or best.errno is None):
-            best = seen
-        seen = seen.__cause__
-    if best is None:
-        if isinstance(problem, trio.TooSlowError):
-            return OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        return OSError(errno.ECONNRESET, str(problem) or os.strerror(errno.ECONNRESET))
-    return best
+    return Connection(*await open_stream(origin, proxy))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import socket
 import ssl
@@ -19,7 +20,10 @@ import trio
 
 from edge_agent import __version__
 from edge_agent.contract import PROTOCOL, Exchange, HubConfig, Token, encode_key
-from edge_agent.http import Answer, Origin, cause_of, open_connection
+from edge_agent.dial import Origin, Proxy, ProxyRefused, bypasses, cause_of, proxy_of
+from edge_agent.foreign import Document, ForeignError, digits, http_date
+from edge_agent.http import Answer, open_connection
+from edge_agent.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,15 +70,16 @@ CAUSES: Final = {
     "clock_skew": Cause(
         13, "the clock of this node is wrong by more than 10 minutes; set it (NTP) and run the Job again"
     ),
-    "version_too_old": Cause(
-        14, "this chart is too old for the hub; `helm repo update` and install the newest version"
-    ),
+    "version_too_old": Cause(14, "this chart is too old for the hub; run `helm upgrade` with the newest --version"),
     "unexpected_answer": Cause(15, "this is no answer of a hub; check hub.url and what stands between (proxy, portal)"),
     "tls": Cause(20, "the hub's TLS certificate is not to be trusted; check hub.url, the date, and hub.caBundle"),
     "hub_key": Cause(20, f"the answer was not signed by the hub that made the token; check hub.url, or {_NEW_INVITE}"),
     "network": Cause(21, "the hub cannot be reached; allow egress to it on 443/tcp (BootstrapUnreachable)", False),
     "rate_limited": Cause(21, "the hub asks to wait", False),
     "unavailable": Cause(21, "the hub is busy or away", False),
+    "proxy": Cause(
+        21, "the proxy of HTTPS_PROXY lets nobody through to the hub; ask its owner, or set NO_PROXY", False
+    ),
     "dns": Cause(
         22, "the hub's name has no address; check hub.url and the cluster's DNS (BootstrapUnreachable)", False
     ),
@@ -141,7 +146,11 @@ class SelfState:
 
 
 class HubApi:
-    """The three requests an edge may make without a tunnel; each has a fresh connection and a fresh nonce."""
+    """The three requests an edge may make without a tunnel; each has a fresh connection and a fresh nonce.
+
+    Attributes:
+        clock_skew: seconds that our clock is ahead of the hub's, as of its last answer; None where it did not say.
+    """
 
     def __init__(
         self,
@@ -153,6 +162,7 @@ class HubApi:
         """Remember where the hub is."""
         import time
 
+        self.clock_skew: float | None = None
         self._settings = settings
         self._random = random
         self._wall_clock = wall_clock or time.time
@@ -170,7 +180,7 @@ class HubApi:
         Raises:
             Stop: says whether another try may help.
         """
-        nonce, ts = self._random(16), int(self._wall_clock())
+        nonce, ts = self._random(16), math.floor(self._wall_clock())
         answer = await self._post(
             "/v1/edge/bootstrap",
             {
@@ -189,7 +199,7 @@ class HubApi:
         document = self._signed(answer, exchange, nonce)
         try:
             config = HubConfig.from_document(document)
-            psk = exchange.open_psk(str(document.get("psk_sealed")), config.cluster_id)
+            psk = exchange.open_psk(document.text("psk_sealed"), config.cluster_id)
         except ValueError as problem:
             raise Stop("unexpected_answer", str(problem)) from None
         if config.hub_key != token.hub_key:
@@ -202,7 +212,7 @@ class HubApi:
         Raises:
             Stop: likewise.
         """
-        nonce, ts = self._random(16), int(self._wall_clock())
+        nonce, ts = self._random(16), math.floor(self._wall_clock())
         answer = await self._post(
             "/v1/edge/self",
             {
@@ -214,15 +224,25 @@ class HubApi:
         )
         document = self._signed(answer, exchange, nonce)
         try:
-            config = document.get("config")
-            at = document.get("at")
-            return SelfState(
-                str(document["state"]),
-                None if at is None else float(at),
-                None if config is None else HubConfig.from_document(config),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            state = document.line("state", most=40)
+            config = HubConfig.from_document(document.get("config")) if document.has("config") else None
+            return SelfState(state, document.time("at"), config)
+        except ValueError as problem:
             raise Stop("unexpected_answer", str(problem)) from None
+
+    def proxy(self) -> Proxy | None:
+        """The proxy on the way to the hub, of HTTPS_PROXY and NO_PROXY; None where the hub is dialled itself.
+
+        Raises:
+            Stop: HTTPS_PROXY is none.
+        """
+        settings = self._settings
+        if not self._is_tls or bypasses(settings.no_proxy, self._host, self._port):
+            return None
+        try:
+            return proxy_of(settings.https_proxy)
+        except (ValueError, OSError) as problem:
+            raise Stop("bad_setting", f"HTTPS_PROXY: {problem}") from None
 
     def origin(self) -> Origin:
         """Whom to dial.
@@ -232,8 +252,7 @@ class HubApi:
         """
         if not self._is_tls:
             return Origin(self._host, self._port, None)
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
+        context = client_context(None)
         if self._settings.hub_ca:
             try:
                 context.load_verify_locations(self._settings.hub_ca)
@@ -242,7 +261,7 @@ class HubApi:
         return Origin(self._host, self._port, context)
 
     async def _post(self, path: str, document: dict[str, Any]) -> Answer:
-        origin = self.origin()
+        origin, proxy = self.origin(), self.proxy()
         headers = [
             (b"host", origin.authority.encode()),
             (b"user-agent", f"daalu-edge/{__version__}".encode()),
@@ -252,7 +271,7 @@ class HubApi:
         ]
         try:
             with trio.fail_after(_TIMEOUT):
-                connection = await open_connection(origin)
+                connection = await open_connection(origin, proxy)
                 try:
                     body = json.dumps(document).encode()
                     answer = await connection.ask("POST", self._base + path, headers, body, most=_MOST)
@@ -264,21 +283,19 @@ class HubApi:
             raise Stop("network", f"not HTTP: {problem}") from None
         except ValueError as problem:  # not sooner: an SSLCertVerificationError is one too
             raise Stop("unexpected_answer", str(problem)) from None
+        self.clock_skew = _skew(answer, self._wall_clock())
         if answer.status != 200:
-            raise _refusal(answer, int(self._wall_clock()))
+            raise _refusal(answer, self._wall_clock())
         return answer
 
     @staticmethod
-    def _signed(answer: Answer, exchange: Exchange, nonce: bytes) -> dict[str, Any]:
+    def _signed(answer: Answer, exchange: Exchange, nonce: bytes) -> Document:
         if not exchange.is_signed(answer.body, nonce, answer.header("daalu-answer-mac")):
             raise Stop("hub_key")
         try:
-            document = json.loads(answer.body)
-        except ValueError:
-            raise Stop("unexpected_answer", "not JSON") from None
-        if not isinstance(document, dict):
-            raise Stop("unexpected_answer", "no JSON object")
-        return document
+            return Document.parse(answer.body, _MOST)
+        except ForeignError as problem:
+            raise Stop("unexpected_answer", str(problem)) from None
 
 
 def stop_of(problem: BaseException, where: str) -> Stop:
@@ -286,30 +303,42 @@ def stop_of(problem: BaseException, where: str) -> Stop:
     cause = cause_of(problem)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Stop("tls", f"{where}: {cause.verify_message}")
+    if isinstance(cause, ProxyRefused):
+        return Stop("proxy", str(cause.strerror))
     if isinstance(cause, socket.gaierror):
         return Stop("dns", f"{where}: {cause.strerror}")
     return Stop("network", f"{where}: {cause.strerror or cause}")
 
 
-def _refusal(answer: Answer, now: int) -> Stop:
+def _refusal(answer: Answer, now: float) -> Stop:
     """What a status other than 200 means; the code in the body decides where the hub sent one."""
     retry_after = _seconds(answer.header("retry-after"))
     if answer.status == 429:
         return Stop("rate_limited", retry_after=retry_after)
     try:
-        problem = json.loads(answer.body)
-        code = str(problem["code"])
-    except (ValueError, KeyError, TypeError):
-        problem, code = {}, ""
+        problem = Document.parse(answer.body, _MOST)
+        code = problem.text("code", most=100)
+        theirs = problem.time("now")
+    except ForeignError:
+        code, theirs = "", None
     if answer.status >= 500:
         return Stop("unavailable", code or f"status {answer.status}", retry_after=retry_after)
-    if code == "clock_skew" and isinstance(problem.get("now"), int | float):
-        minutes = (now - problem["now"]) / 60
+    if code == "clock_skew" and theirs is not None:
+        minutes = (now - theirs) / 60
         return Stop(code, f"here it is {abs(minutes):.0f} min {'later' if minutes > 0 else 'earlier'} than at the hub")
     if code in CAUSES and CAUSES[code].is_final:
         return Stop(code)
     return Stop("unexpected_answer", f"status {answer.status}")
 
 
+def _skew(answer: Answer, now: float) -> float | None:
+    theirs = http_date(answer.header("date"))
+    return None if theirs is None else now - theirs
+
+
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+    """Retry-After in seconds; a hub that asks for more than a day asks for a day."""
+    try:
+        return None if text is None else min(digits("retry-after", text, 0, 10**9), 86400) * 1.0
+    except ForeignError:
+        return None

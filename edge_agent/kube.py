@@ -1,7 +1,7 @@
 """A thin client of the Kubernetes API: a handful of calls, its own account, never a redirect.
 
     Kube.connection -> pool of TLS connections -> API server     for the hub's requests too (`apiproxy`)
-    get, merge_patch, watch, review                              for the agent itself
+    get, merge_patch, follow, may                                for the agent itself
 
 The account's token and the cluster's certificate authority are read again when they change: both are rotated below us.
 Nothing here dials anything but the one API server.
@@ -15,17 +15,27 @@ import os
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import h11
 import trio
 
-from edge_agent.http import Answer, Connection, Origin, cause_of, open_connection
+from edge_agent.dial import Origin, cause_of
+from edge_agent.foreign import Document, ForeignError, cleaned
+from edge_agent.http import Answer, Connection, open_connection
+from edge_agent.tls import client_context
 
 if TYPE_CHECKING:
     from edge_agent.settings import Settings
 
-__all__ = ["Kube", "KubeError", "Unreachable"]
+__all__ = ["EDGE_TOKEN_REFUSED", "TOKEN_REFUSED", "Kube", "KubeError", "Unreachable"]
+
+# A reason code of the product, and what it means: whoever asked through the edge did nothing wrong.
+EDGE_TOKEN_REFUSED: Final = "EdgeTokenRefused"
+TOKEN_REFUSED: Final = (
+    "the API server refused the edge's own service-account token (401), not yours: it expired or its account was "
+    "deleted; look at the ServiceAccount of the edge, and restart the edge's pod"
+)
 
 _TIMEOUT: Final = 10.0
 _CONNECT_TIMEOUT: Final = 10.0
@@ -34,8 +44,15 @@ _MOST: Final = 32 * 2**20
 _KEPT: Final = 8
 _KEPT_FOR: Final = 60.0
 _TOKEN_AGE: Final = 10.0
-# A watch is ended by the server after this long, and by us soon after: a dead path shows itself then.
+# A watch is ended by the server after this long, and by us soon after.
 _WATCH_SECONDS: Final = 240
+# Between one watch and the next, for a server that ends each at once; and after failures, growing.
+_PAUSE: Final = 0.2
+_RETRY: Final = (1.0, 30.0)
+_PAGE: Final = 250
+# One event of a watch, and the token.
+_MOST_EVENT: Final = 4 * 2**20
+_MOST_TOKEN: Final = 65536
 
 
 class KubeError(Exception):
@@ -116,8 +133,7 @@ class Kube:
         paths = [path for path in (settings.api_ca, settings.api_cert, settings.api_key) if path]
         stamp = tuple(os.stat(path).st_mtime for path in paths)
         if self._tls is None or stamp != self._tls_stamp:
-            context = ssl.create_default_context(cafile=settings.api_ca or None)
-            context.set_alpn_protocols(["http/1.1"])
+            context = client_context(settings.api_ca or None)
             if settings.api_cert:
                 context.load_cert_chain(settings.api_cert, settings.api_key or None)
             self._tls, self._tls_stamp = context, stamp
@@ -129,8 +145,8 @@ class Kube:
         if now - self._token_read_at > _TOKEN_AGE:
             try:
                 with open(self._settings.api_token, encoding="ascii") as file:
-                    self._token = file.read().strip()
-            except OSError:
+                    self._token = file.read(_MOST_TOKEN).strip()
+            except (OSError, ValueError):
                 self._token = ""
             self._token_read_at = now
         return [(b"authorization", f"Bearer {self._token}".encode())] if self._token else []
@@ -201,8 +217,10 @@ class Kube:
                 with trio.fail_after(_TIMEOUT):
                     async with self.connection() as connection:
                         answer = await connection.ask(method, path, headers, body, most=_MOST)
-            except (OSError, trio.TooSlowError, trio.BrokenResourceError, h11.ProtocolError, ValueError) as problem:
+            except (OSError, trio.TooSlowError, trio.BrokenResourceError, h11.ProtocolError) as problem:
                 raise Unreachable(problem) from problem
+            except ValueError as problem:
+                raise KubeError(502, str(problem), "BadAnswer") from None
             if answer.status == 401 and attempt == 1:
                 self.forget_token()
                 continue
@@ -211,51 +229,143 @@ class Kube:
             raise _error(answer.status, answer.body)
         return answer
 
-    async def get(self, path: str) -> dict[str, Any]:
+    async def get(self, path: str) -> Document:
         """The document at a path; raises like `request`."""
         return _document((await self.request("GET", path)).body)
 
-    async def merge_patch(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    async def merge_patch(self, path: str, document: Mapping[str, Any]) -> Document:
         """Change the fields that the document names; raises like `request`."""
         body = json.dumps(document).encode()
         answer = await self.request("PATCH", path, body=body, content_type="application/merge-patch+json")
         return _document(answer.body)
 
-    async def post(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    async def post(self, path: str, document: Mapping[str, Any]) -> Document:
         """Create, or ask by creating; raises like `request`."""
         answer = await self.request("POST", path, body=json.dumps(document).encode(), content_type="application/json")
         return _document(answer.body)
 
-    async def watch(self, path: str, query: Mapping[str, str], handle: Callable[[dict[str, Any]], None]) -> None:
-        """Call `handle` with the events of a list, until the server ends them; raises like `request`.
+    # --- following a list --------------------------------------------------------------------------------------------
+
+    async def follow(
+        self,
+        path: str,
+        *,
+        name: str = "",
+        listed: Callable[[list[Document]], None],
+        changed: Callable[[str, Document], None],
+        failed: Callable[[KubeError | Unreachable], None],
+        most: int = 10_000,
+    ) -> NoReturn:
+        """Keep somebody informed of a list, for ever: list it, watch from there, list again when the watch is lost.
+
+        A watch begins at the version of the list, which is that of the whole store and young, and that of one object at
+        whatever the server has in mind; an object's own version may be older than all that it remembers. While watches
+        end in order, each begins where the last one was (bookmarks tell, too). A version that is too old (410) makes a
+        fresh beginning, with growing pauses.
+
+        Args:
+            path: of the collection.
+            name: of the one object that is wanted; empty for all.
+            listed: is given all objects, at the beginning and after a gap.
+            changed: is given ADDED, MODIFIED or DELETED with the object.
+            failed: is told why there is a gap; may raise, which ends this.
+            most: objects that are read of a list.
+        """
+        delay, longest = _RETRY
+        while True:
+            try:
+                objects, version = await self._begin(path, name, most)
+                listed(objects)
+                while True:
+                    version, has_news = await self._watch(path, name, version, changed)
+                    if has_news:
+                        delay = _RETRY[0]
+                    await trio.sleep(_PAUSE)
+            except (KubeError, Unreachable) as problem:
+                failed(problem)
+            await trio.sleep(delay)
+            delay = min(delay * 2, longest)
+
+    async def _begin(self, path: str, name: str, most: int) -> tuple[list[Document], str]:
+        """What is there now, and the version to watch from; raises like `request`."""
+        if not name:
+            return await self._list(path, most)
+        # Rights by name are get and watch, and no list. From version 0 the server begins with what it has in mind: it
+        # knows no such version as too old, nor waits, as for none at all, until it is sure to have the newest.
+        try:
+            return [await self.get(f"{path}/{name}")], "0"
+        except KubeError as problem:
+            if problem.status != 404:
+                raise
+            return [], "0"
+
+    async def _list(self, path: str, most: int) -> tuple[list[Document], str]:
+        """The objects of a collection, in pages, and the version of the list; raises like `request`."""
+        objects: list[Document] = []
+        following = ""
+        while True:
+            page = {"limit": str(_PAGE), **({"continue": following} if following else {})}
+            answer = await self.get(f"{path}?{urllib.parse.urlencode(page)}")
+            try:
+                objects += answer.items("items")
+                following = answer.text("metadata", "continue", most=65536)
+                version = answer.text("metadata", "resourceVersion")
+            except ForeignError as problem:
+                raise _bad_answer(problem) from None
+            if not following or len(objects) >= most:
+                return objects[:most], version
+
+    async def _watch(
+        self, path: str, name: str, version: str, changed: Callable[[str, Document], None]
+    ) -> tuple[str, bool]:
+        """Pass events on until the server ends them; the newest version, and whether there was an event at all.
 
         Raises:
             KubeError: also for an ERROR event, such as 410 for a version that is too old.
+            Unreachable: the connection broke.
         """
-        words = urllib.parse.urlencode({**query, "watch": "1", "timeoutSeconds": str(_WATCH_SECONDS)})
+        newest, has_news = version, False
+        words = {
+            **_selected(name),
+            "watch": "1",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
         with trio.move_on_after(_WATCH_SECONDS + 20):
             try:
                 async with self.connection() as connection:
-                    await connection.send_head("GET", f"{path}?{words}", self.headers())
-                    await connection.end_request()
+                    target = f"{path}?{urllib.parse.urlencode(words)}"
+                    await connection.send(
+                        h11.Request(method="GET", target=target, headers=self.headers()), h11.EndOfMessage()
+                    )
                     with trio.fail_after(_TIMEOUT):
                         head = await connection.receive_head()
                         if head.status_code == 401:
                             self.forget_token()
                         if head.status_code != 200:
-                            raise _error(head.status_code, await _rest(connection))
+                            raise _error(head.status_code, await connection.receive_rest(_MOST))
                     async for line in connection.lines():
-                        handle(_checked_event(_document(line)))
+                        kind, one = _event(line)
+                        newest = one.text("metadata", "resourceVersion") or newest
+                        has_news = True
+                        if kind in ("ADDED", "MODIFIED", "DELETED"):
+                            changed(kind, one)
             except (OSError, trio.TooSlowError, trio.BrokenResourceError, h11.ProtocolError) as problem:
                 raise Unreachable(problem) from problem
+            except ForeignError as problem:
+                raise _bad_answer(problem) from None
+        return newest, has_news
+
+    # --- questions ---------------------------------------------------------------------------------------------------
 
     async def version(self) -> str:
         """Of the API server, such as v1.36.3; raises like `request`."""
-        return str((await self.get("/version")).get("gitVersion", ""))
+        return cleaned(_text(await self.get("/version"), "gitVersion"), 60)
 
     async def cluster_uid(self) -> str:
         """The uid of the namespace kube-system, which stands for the cluster; raises like `request`."""
-        return str((await self.get("/api/v1/namespaces/kube-system"))["metadata"]["uid"])
+        return cleaned(_text(await self.get("/api/v1/namespaces/kube-system"), "metadata", "uid"), 60)
 
     async def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "", name: str = "") -> bool:
         """Whether our account may do this; raises like `request`."""
@@ -276,36 +386,47 @@ class Kube:
                 "spec": {"resourceAttributes": attributes},
             },
         )
-        return bool((review.get("status") or {}).get("allowed"))
+        try:
+            return review.truth("status", "allowed")
+        except ForeignError as problem:
+            raise _bad_answer(problem) from None
 
 
-async def _rest(connection: Connection) -> bytes:
-    body = b""
-    while len(body) < _MOST and (piece := await connection.receive_data()) is not None:
-        body += piece
-    return body
+def _selected(name: str) -> dict[str, str]:
+    return {"fieldSelector": f"metadata.name={name}"} if name else {}
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def _document(body: bytes) -> Document:
     try:
-        document = json.loads(body)
-    except ValueError:
-        raise KubeError(502, "the API server answered with something that is no JSON", "BadAnswer") from None
-    if not isinstance(document, dict):
-        raise KubeError(502, "the API server answered with something that is no object", "BadAnswer")
-    return document
+        return Document.parse(body, _MOST)
+    except ForeignError as problem:
+        raise _bad_answer(problem) from None
 
 
-def _checked_event(event: dict[str, Any]) -> dict[str, Any]:
-    if event.get("type") == "ERROR":
-        status = event.get("object") or {}
-        raise KubeError(int(status.get("code") or 500), str(status.get("message", "")), str(status.get("reason", "")))
-    return event
+def _text(document: Document, *path: str) -> str:
+    try:
+        return document.text(*path)
+    except ForeignError as problem:
+        raise _bad_answer(problem) from None
+
+
+def _bad_answer(problem: ForeignError) -> KubeError:
+    return KubeError(502, f"the API server answered with something unexpected: {problem}", "BadAnswer")
+
+
+def _event(line: bytes) -> tuple[str, Document]:
+    """Kind and object of an event of a watch. Raises KubeError for an ERROR, ForeignError for what is none."""
+    event = Document.parse(line, _MOST_EVENT)
+    kind, one = event.text("type"), event.get("object")
+    if kind == "ERROR":
+        code = one.integer("code", least=100, most=599) or 500
+        raise KubeError(code, cleaned(one.text("message"), 500), cleaned(one.text("reason"), 100))
+    return kind, one
 
 
 def _error(status: int, body: bytes) -> KubeError:
     try:
-        document = json.loads(body)
-        return KubeError(status, str(document["message"]), str(document.get("reason", "")))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return KubeError(status, body[:200].decode(errors="replace").strip() or "no explanation", "")
+        document = Document.parse(body, _MOST)
+        return KubeError(status, document.text("message") or "no explanation", cleaned(document.text("reason"), 100))
+    except ForeignError:
+        return KubeError(status, cleaned(body[:200].decode(errors="replace").strip(), 200) or "no explanation", "")

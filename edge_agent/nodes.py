@@ -7,15 +7,14 @@ Names and labels are passed on as they are: the hub treats them as hostile text.
 
 from __future__ import annotations
 
-import datetime
 import json
 import logging
-import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
 
+from edge_agent.foreign import Document, ForeignError, cleaned, moment
 from edge_agent.kube import Kube, KubeError, Unreachable
 
 __all__ = ["MOST_NODES", "NodeTable", "follow_nodes", "parts_of", "summary_of"]
@@ -23,12 +22,10 @@ __all__ = ["MOST_NODES", "NodeTable", "follow_nodes", "parts_of", "summary_of"]
 _log = logging.getLogger("edge.nodes")
 
 MOST_NODES: Final = 5000
-_PAGE: Final = 250
 _PART_OCTETS: Final = 48 * 1024
-_RETRY: Final = (1.0, 30.0)
-# Between one watch and the next, for a server that ends each at once.
-_PAUSE: Final = 0.2
 _ROLE: Final = "node-role.kubernetes.io/"
+_LONGEST_NAME: Final = 253
+_MOST_ROLES: Final = 64
 _PRESSURES: Final = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 
 
@@ -76,23 +73,24 @@ class NodeTable:
         news.set()
 
 
-def summary_of(node: Mapping[str, Any]) -> dict[str, Any]:
-    """What is shown of a node."""
-    metadata = node.get("metadata") or {}
-    spec = node.get("spec") or {}
-    status = node.get("status") or {}
-    labels = metadata.get("labels") or {}
-    conditions = {str(one.get("type")): str(one.get("status")) for one in status.get("conditions") or []}
+def summary_of(node: Document) -> dict[str, Any]:
+    """What is shown of a node.
+
+    Raises:
+        ForeignError: it is none.
+    """
+    labels = node.mapping("metadata", "labels")
+    conditions = {one.text("type"): one.text("status") for one in node.items("status", "conditions")}
     roles = {name.removeprefix(_ROLE) for name in labels if name.startswith(_ROLE)}
-    if labels.get("kubernetes.io/role"):
-        roles.add(labels["kubernetes.io/role"])
+    roles.add(labels.get("kubernetes.io/role", ""))
+    created = node.text("metadata", "creationTimestamp")
     return {
-        "name": str(metadata.get("name", "")),
+        "name": node.line("metadata", "name", most=_LONGEST_NAME),
         "ready": conditions.get("Ready") == "True",
-        "schedulable": not spec.get("unschedulable", False),
-        "roles": sorted(role for role in roles if role),
-        "version": str((status.get("nodeInfo") or {}).get("kubeletVersion", "")),
-        "created": _unix(metadata.get("creationTimestamp")),
+        "schedulable": not node.truth("spec", "unschedulable"),
+        "roles": sorted(cleaned(role, _LONGEST_NAME) for role in roles if role)[:_MOST_ROLES],
+        "version": cleaned(node.text("status", "nodeInfo", "kubeletVersion"), 60),
+        "created": round(moment("metadata.creationTimestamp", created)) if created else 0,
         "conditions": [name for name in _PRESSURES if conditions.get(name) == "True"],
     }
 
@@ -128,61 +126,33 @@ async def follow_nodes(kube: Kube, table: NodeTable, *, on_trouble: Callable[[],
         table: to keep.
         on_trouble: called when the API server stops answering, to look at it at once.
     """
-    delay, most = _RETRY
-    while True:
-        try:
-            version = await _list(kube, table)
-            table.problem = ""
-            delay = _RETRY[0]
-            while True:
-                version = await _watch(kube, table, version)
-                await trio.sleep(_PAUSE)
-        except KubeError as problem:
-            table.problem = problem.message if problem.status == 403 else ""
-            _log.info("nodes: %s", problem)
-        except Unreachable as problem:
-            _log.info("nodes: %s", problem)
+
+    def listed(nodes: list[Document]) -> None:
+        table.problem = ""
+        rows = [row for row in map(_row_of, nodes) if row is not None]
+        table.replace({row["name"]: row for row in rows})
+
+    def changed(kind: str, node: Document) -> None:
+        row = _row_of(node)
+        if row is not None and kind == "DELETED":
+            table.drop(row["name"])
+        elif row is not None:
+            table.put(row)
+
+    def failed(problem: KubeError | Unreachable) -> None:
+        _log.info("nodes: %s", problem)
+        if isinstance(problem, Unreachable):
             on_trouble()
-        await trio.sleep(delay)
-        delay = min(delay * 2, most)
+        else:
+            table.problem = problem.message if problem.status == 403 else ""
+
+    await kube.follow("/api/v1/nodes", listed=listed, changed=changed, failed=failed, most=MOST_NODES)
 
 
-async def _list(kube: Kube, table: NodeTable) -> str:
-    rows: dict[str, dict[str, Any]] = {}
-    path = f"/api/v1/nodes?limit={_PAGE}"
-    while True:
-        page = await kube.get(path)
-        for node in page.get("items") or []:
-            row = summary_of(node)
-            rows[row["name"]] = row
-        metadata = page.get("metadata") or {}
-        if not metadata.get("continue") or len(rows) >= MOST_NODES:
-            table.replace(dict(list(rows.items())[:MOST_NODES]))
-            return str(metadata.get("resourceVersion", ""))
-        path = f"/api/v1/nodes?limit={_PAGE}&continue={urllib.parse.quote(str(metadata['continue']), safe='')}"
-
-
-async def _watch(kube: Kube, table: NodeTable, version: str) -> str:
-    newest = version
-
-    def handle(event: dict[str, Any]) -> None:
-        nonlocal newest
-        node = event.get("object") or {}
-        newest = str((node.get("metadata") or {}).get("resourceVersion") or newest)
-        match event.get("type"):
-            case "ADDED" | "MODIFIED":
-                table.put(summary_of(node))
-            case "DELETED":
-                table.drop(str((node.get("metadata") or {}).get("name", "")))
-            case _:
-                pass  # bookmarks
-
-    await kube.watch("/api/v1/nodes", {"resourceVersion": version, "allowWatchBookmarks": "true"}, handle)
-    return newest
-
-
-def _unix(text: object) -> int:
+def _row_of(node: Document) -> dict[str, Any] | None:
+    """A row; one node that makes no sense is left out, and the others are shown."""
     try:
-        return int(datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp())
-    except ValueError:
-        return 0
+        return summary_of(node)
+    except ForeignError as problem:
+        _log.warning("a node is left out: %s", problem)
+        return None

@@ -13,6 +13,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
 
+from edge_agent.foreign import ForeignError, digits
+
 __all__ = ["SETTINGS", "Setting", "SettingError", "Settings", "add_flags", "read_settings"]
 
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -53,6 +55,8 @@ class Setting:
 SETTINGS: Final = (
     Setting("hub-url", "DAALU_HUB_URL", "", "where the hub is, https://..."),
     Setting("hub-ca", "DAALU_HUB_CA_FILE", "", "file of certificate authorities for the hub, beside the system's"),
+    Setting("https-proxy", "HTTPS_PROXY", "", "HTTP proxy on the way to the hub's HTTPS, http://name:password@host:port"),
+    Setting("no-proxy", "NO_PROXY", "", "names, addresses and networks, with commas, that need no proxy"),
     Setting("token-file", "DAALU_TOKEN_FILE", "", "file with the bootstrap token"),
     Setting("deadline", "DAALU_DEADLINE", "3440", "seconds after which the bootstrap gives up", 1, 86400),
     Setting("state-dir", "DAALU_STATE_DIR", "", "keep key and configuration in this folder, not in objects"),
@@ -94,6 +98,8 @@ class Settings:
 
     hub_url: str = ""
     hub_ca: str = ""
+    https_proxy: str = dataclasses.field(default="", repr=False)  # may hold a password
+    no_proxy: str = ""
     token_file: str = ""
     deadline: int = 3440
     state_dir: str = ""
@@ -153,7 +159,9 @@ def read_settings(flags: Mapping[str, str | None], environment: Mapping[str, str
     values: dict[str, Any] = {}
     for row in SETTINGS:
         flag = flags.get(row.field)
-        text = environment.get(row.variable, row.default) if flag is None else flag
+        # Proxies' variables are written in small letters, too.
+        known = environment.get(row.variable) or environment.get(row.variable.lower())
+        text = (row.default if known is None else known) if flag is None else flag
         values[row.field] = _checked(row, text if text or flag is not None else row.default)
     if not values["api_server"]:
         values["api_server"] = _in_cluster(environment)
@@ -174,9 +182,10 @@ def _checked(row: Setting, text: str) -> str | int | bool:
         raise SettingError(f"{name} must be one of {', '.join(row.choices)}, got {text!r}")
     if row.least is None or row.most is None:
         return text
-    if not text.isascii() or not text.isdecimal() or not row.least <= int(text) <= row.most:
-        raise SettingError(f"{name} must be a number from {row.least} to {row.most}, got {text!r}")
-    return int(text)
+    try:
+        return digits(name, text, row.least, row.most)
+    except ForeignError:
+        raise SettingError(f"{name} must be a number from {row.least} to {row.most}, got {text[:100]!r}") from None
 
 
 def _in_cluster(environment: Mapping[str, str]) -> str:
@@ -189,7 +198,11 @@ def _in_cluster(environment: Mapping[str, str]) -> str:
 def _check_url(name: str, url: str) -> None:
     if not url:
         return
-    parts = urllib.parse.urlsplit(url)
-    is_plain_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if (parts.scheme != "https" and not is_plain_here) or not parts.hostname or parts.query or parts.fragment:
-        raise SettingError(f"--{name.replace('_', '-')} must be an https:// URL, got {url!r}")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_plain_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+        is_good = (parts.scheme == "https" or is_plain_here) and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, brackets that do not close
+        parts, is_good = urllib.parse.urlsplit(""), None
+    if not is_good or parts.query or parts.fragment:
+        raise SettingError(f"--{name.replace('_', '-')} must be an https:// URL, got {url[:200]!r}")

@@ -10,15 +10,16 @@ Mounted files alone are refreshed about once a minute: too slow for a first join
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edge_agent.contract import HubConfig
+from edge_agent import supervise
+from edge_agent.contract import HubConfig, canonical_key
+from edge_agent.foreign import Document
 from edge_agent.kube import Kube, KubeError, Unreachable
 from edge_agent.store import octets_of, read_folder, texts_of
 
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("edge.state")
+_NOTHING: Final = Document({})
 
 # Names in the Secret, and of the document in the ConfigMap.
 PRIVATE_KEY: Final = "private-key"
@@ -53,10 +55,9 @@ PENDING: Final = b"pending"
 READY: Final = b"ready"
 
 POLL_INTERVAL: Final = 2.0
-# Between one watch and the next, for a server that ends each at once.
-_PAUSE: Final = 0.2
-_RETRY_LEAST: Final = 1.0
-_RETRY_MOST: Final = 30.0
+# How long files are looked at before the API is asked again.
+_POLLED: Final = 300.0
+_MOST_CONFIG: Final = 65536
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -80,7 +81,7 @@ class Snapshot:
 
     Attributes:
         identity: None until the bootstrap is done.
-        config: None likewise.
+        config: None likewise, and where the ConfigMap was lost: the hub tells it again.
         problem: why there is nothing to connect with, for people and probes; empty if there is.
         code: NeedsNewInvite where the hub knows us and our key is lost.
     """
@@ -97,18 +98,18 @@ class Snapshot:
         if not secret.get(PRIVATE_KEY) and was_joined:
             problem = "the Secret lost its data: make a new invite and run `helm upgrade` with it"
             return cls(None, None, problem, "NeedsNewInvite")
-        if secret.get(PHASE) != READY or not was_joined:
+        if secret.get(PHASE) != READY:
             return cls(None, None, "no key yet: the bootstrap Job has not finished", "InvitePending")
         sizes = {name: len(secret.get(name, b"")) for name in (PRIVATE_KEY, PSK, HUB_KEY)}
         if wrong := [name for name, size in sizes.items() if size != 32]:
             return cls(None, None, f"the Secret's {', '.join(wrong)} is damaged: make a new invite", "NeedsNewInvite")
+        identity = Identity(secret[PRIVATE_KEY], secret[PSK], canonical_key(secret[HUB_KEY]))
+        if not was_joined:
+            return cls(identity, None, "the ConfigMap lost its data: asking the hub for it")
         try:
-            public = HubConfig.from_document(json.loads(config[CONFIG]))
-        except (ValueError, TypeError, AttributeError) as problem:
-            return cls(
-                None, None, f"the ConfigMap is damaged ({problem}): run the bootstrap Job again", "NeedsNewInvite"
-            )
-        identity = Identity(secret[PRIVATE_KEY], secret[PSK], secret[HUB_KEY])
+            public = HubConfig.from_document(Document.parse(config[CONFIG], _MOST_CONFIG))
+        except ValueError as problem:
+            return cls(identity, None, f"the ConfigMap is damaged ({problem}): asking the hub for its data")
         if public.hub_key != identity.hub_key:
             return cls(None, None, "the ConfigMap names another hub than the Secret: refusing it", "HandshakeRejected")
         return cls(identity, public)
@@ -163,21 +164,30 @@ class State:
             await self._poll(*folders)
             return
         base = f"/api/v1/namespaces/{settings.namespace}"
+        secret, config_map = f"{base}/secrets", f"{base}/configmaps"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                self._follow,
-                f"{base}/secrets",
-                settings.secret,
-                folders[0],
-                lambda one: self.take(secret=octets_of(one)),
+            supervise.start_kept(
+                nursery, "watch of the Secret", self._follow, secret, settings.secret, folders[0], self._take_secret
             )
-            nursery.start_soon(
+            supervise.start_kept(
+                nursery,
+                "watch of the ConfigMap",
                 self._follow,
-                f"{base}/configmaps",
+                config_map,
                 settings.config_map,
                 folders[1],
-                lambda one: self.take(config=texts_of(one)),
+                self._take_config,
             )
+
+    def _take_secret(self, one: Document) -> None:
+        self.take(secret=octets_of(one))
+
+    def _take_config(self, one: Document) -> None:
+        self.take(config=texts_of(one))
+
+    def put_config(self, config: HubConfig) -> None:
+        """Note a configuration that is in force, before it is stored."""
+        self.take(config={**self._config, CONFIG: config.to_text()})
 
     def _read_files(self, secret_dir: str, config_dir: str) -> None:
         secret = read_folder(Path(secret_dir)) if secret_dir else {}
@@ -193,43 +203,26 @@ class State:
             await trio.sleep(POLL_INTERVAL)
             self._read_files(secret_dir, config_dir)
 
-    async def _follow(self, path: str, name: str, folder: str, take: Callable[[Mapping[str, Any]], None]) -> None:
-        """Watch one object by name; where that is refused, look at its files instead.
+    async def _follow(self, path: str, name: str, folder: str, take: Callable[[Document], None]) -> None:
+        """Follow one object by name; where that is refused, look at its files instead, and ask again later."""
 
-        From the version that was just read: a watch from no version has to wait in the API server until its cache has
-        caught up with etcd, and where nothing changes etcd before 3.4.25 never tells it so (504, too large version).
-        """
-        delay = _RETRY_LEAST
+        def listed(objects: list[Document]) -> None:
+            named = [one for one in objects if one.text("metadata", "name") == name]
+            take(named[0] if named else _NOTHING)
 
-        def handle(event: dict[str, Any]) -> None:
-            nonlocal delay
-            delay = _RETRY_LEAST
-            gone = event.get("type") == "DELETED"
-            take({} if gone else event.get("object") or {})
+        def changed(kind: str, one: Document) -> None:
+            if one.text("metadata", "name") == name:
+                take(_NOTHING if kind == "DELETED" else one)
+
+        def failed(problem: KubeError | Unreachable) -> None:
+            if isinstance(problem, KubeError) and problem.status in (401, 403):
+                raise problem
+            _log.info("the watch of %s ended: %s", name, problem)
 
         while True:
             try:
-                one = await self._kube.get(f"{path}/{name}")
-                take(one)
-                since = str((one.get("metadata") or {}).get("resourceVersion", ""))
-                selected = {"fieldSelector": f"metadata.name={name}", "resourceVersion": since}
-                await self._kube.watch(path, selected, handle)
-                await trio.sleep(_PAUSE)
-                continue
+                await self._kube.follow(path, name=name, listed=listed, changed=changed, failed=failed)
             except KubeError as problem:
-                if problem.status == 404:
-                    take({})
-                if problem.status in (401, 403):
-                    _log.warning("may not watch %s (%s): looking at its files every %g s", name, problem, POLL_INTERVAL)
-                    await self._poll_until_allowed(folder, path)
-                    continue
-                _log.info("the watch of %s ended: %s", name, problem)
-            except Unreachable as problem:
-                _log.info("the watch of %s ended: %s", name, problem)
-            await trio.sleep(delay)
-            delay = min(delay * 2, _RETRY_MOST)
-
-    async def _poll_until_allowed(self, folder: str, path: str) -> None:
-        """Files for five minutes, then another try: permissions may be widened at any time."""
-        with trio.move_on_after(300):
-            await self._poll(*(("", folder) if path.endswith("configmaps") else (folder, "")))
+                _log.warning("may not watch %s (%s): looking at its files every %g s", name, problem, POLL_INTERVAL)
+            with trio.move_on_after(_POLLED):
+                await self._poll(*(("", folder) if path.endswith("configmaps") else (folder, "")))

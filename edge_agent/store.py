@@ -5,17 +5,22 @@ The bootstrap Job writes both; the edge pod only reads the Secret, and writes th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_agent.contract import encode_key
+from edge_agent.foreign import Document, ForeignError
 
 if TYPE_CHECKING:
     from edge_agent.kube import Kube
     from edge_agent.settings import Settings
+
+# Octets of one value: Kubernetes allows a megabyte for a whole object.
+_LARGEST: Final = 2**20
 
 __all__ = ["FolderStore", "KubeStore", "Store", "octets_of", "open_store", "texts_of"]
 
@@ -82,7 +87,8 @@ class FolderStore:
 
     async def config(self) -> dict[str, str]:
         """See `Store`."""
-        return {name: value.decode() for name, value in read_folder(self._folder / "config").items()}
+        values = read_folder(self._folder / "config")
+        return {name: value.decode(errors="replace") for name, value in values.items()}
 
     async def patch_config(self, values: Mapping[str, str]) -> None:
         """See `Store`."""
@@ -116,29 +122,28 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     for name in names:
         if not name.startswith("."):
             try:
-                values[name] = (folder / name).read_bytes()
+                with open(folder / name, "rb") as file:
+                    values[name] = file.read(_LARGEST)
             except OSError:
                 continue  # replaced at this moment: the next look finds it
     return values
 
 
-def octets_of(secret: Mapping[str, object]) -> dict[str, bytes]:
+def octets_of(secret: Document) -> dict[str, bytes]:
     """The values of a Secret object; what is not base64 is passed over."""
-    import base64
-
-    data = secret.get("data") or {}
-    assert isinstance(data, dict)
     values: dict[str, bytes] = {}
-    for name, text in data.items():
-        try:
-            values[str(name)] = base64.b64decode(str(text), validate=True)
-        except ValueError:
-            continue
+    data = secret.get("data")
+    for name in data:
+        with contextlib.suppress(ForeignError):
+            values[name] = data.octets(name)
     return values
 
 
-def texts_of(config_map: Mapping[str, object]) -> dict[str, str]:
-    """The values of a ConfigMap object."""
-    data = config_map.get("data") or {}
-    assert isinstance(data, dict)
-    return {str(name): str(value) for name, value in data.items()}
+def texts_of(config_map: Document) -> dict[str, str]:
+    """The values of a ConfigMap object; what is no text is passed over."""
+    values: dict[str, str] = {}
+    data = config_map.get("data")
+    for name in data:
+        with contextlib.suppress(ForeignError):
+            values[name] = data.text(name, most=2**20)
+    return values

@@ -10,15 +10,20 @@ minutes. Nothing listens on the pod's network; inside the tunnel only the hub's 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import random as random_module
 import socket
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
 import wgpy
+from edge_agent import supervise
+from edge_agent.contract import why_no_hub
+from edge_agent.dial import dial, watch_over
 
 if TYPE_CHECKING:
     from edge_agent.contract import HubConfig
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
     from edge_agent.settings import Settings
     from edge_agent.state import Identity
 
-__all__ = ["HubTunnel", "Udp", "keepalive_of", "open_hub_tunnel", "outer_mtu", "resolve"]
+__all__ = ["HubTunnel", "Udp", "check_endpoints", "keepalive_of", "open_hub_tunnel", "outer_mtu", "resolve"]
 
 _log = logging.getLogger("edge.tunnel")
 
@@ -42,6 +47,8 @@ _OVERHEAD: Final = 80
 _IP_MTU: Final = 14
 _IPV6_MTU: Final = 24
 _RETRY_RESOLVE: Final = (1.0, 30.0)
+# A hub that is gone without a word ends its connections within 14 seconds; one that is only slow does not.
+_WATCHED: Final = wgpy.Keepalive(idle=5, interval=3, probes=3)
 
 Resolve = Callable[[Sequence[str]], Awaitable[list[wgpy.Endpoint]]]
 
@@ -128,6 +135,7 @@ class HubTunnel:
         self._resolve = resolve or globals()["resolve"]
         self._unit = unit
         self._hub = wgpy.PublicKey(config.hub_key)
+        self._last_good: wgpy.Endpoint | None = None
         self._completed = trio.Event()
         self._lost = trio.Event()
         self._is_searching = False
@@ -141,20 +149,23 @@ class HubTunnel:
     async def dial(self, port: int) -> trio.abc.HalfCloseableStream:
         """A connection to the hub; OSError says why not."""
         if self._net is not None:
-            stream: trio.abc.HalfCloseableStream = await self._net.open_tcp_stream(self.config.hub_address, port)
+            stream: trio.abc.HalfCloseableStream = await self._net.open_tcp_stream(
+                self.config.hub_address, port, keepalive=_WATCHED
+            )
             return stream
-        return await trio.open_tcp_stream(self.config.hub_address, port, local_address=self.config.address)
+        return await dial(self.config.hub_address, port, local_address=self.config.address)
 
     async def listen(self, port: int) -> list[Any]:
         """Listeners on our addresses of the tunnel."""
         if self._net is not None:
-            listeners: list[Any] = await self._net.open_tcp_listeners(port)
+            listeners: list[Any] = await self._net.open_tcp_listeners(port, keepalive=_WATCHED)
             return listeners
-        found: list[Any] = []
+        found: list[trio.SocketListener] = []
         for address in (self.config.address, self.config.address6):
             if address:
                 found += await trio.open_tcp_listeners(port, host=address)
         for listener in found:
+            watch_over(listener.socket)  # what is accepted inherits it
             # The kernel takes packets for any of its addresses on any interface: not here, the pod's network is none.
             with contextlib.suppress(PermissionError):  # Linux before 5.7 wants a capability for it that we lack
                 listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._settings.interface.encode())
@@ -215,9 +226,9 @@ class HubTunnel:
     async def run(self) -> None:
         """Find the hub and keep the session young, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_events)
-            nursery.start_soon(self._rekey)
-            nursery.start_soon(self._follow_names)
+            supervise.start_kept(nursery, "events of the tunnel", self._follow_events)
+            supervise.start_kept(nursery, "renewal of sessions", self._rekey)
+            supervise.start_kept(nursery, "look at the hub's name", self._follow_names)
             is_first = True
             while True:
                 if not is_first:
@@ -235,13 +246,9 @@ class HubTunnel:
         turn = 0
         try:
             while True:
-                try:
-                    candidates = await self._resolve(self.config.endpoints)
-                except OSError as problem:
+                candidates = await self._candidates(is_desperate=turn >= len(RACE))
+                if not candidates:
                     self._facts.endpoint = ""
-                    _log.warning(
-                        "BootstrapUnreachable: no address for %s: %s", ", ".join(self.config.endpoints), problem
-                    )
                     await trio.sleep(delay * (0.5 + self._unit() / 2))
                     delay = min(delay * 2, most)
                     continue
@@ -252,6 +259,24 @@ class HubTunnel:
                         return
         finally:
             self._is_searching = False
+
+    async def _candidates(self, *, is_desperate: bool) -> list[wgpy.Endpoint]:
+        """Addresses that can be the hub; where it answered before comes last, for the new place may be a mistake."""
+        try:
+            found = await self._resolve(self.config.endpoints)
+        except OSError as problem:
+            _log.warning("BootstrapUnreachable: no address for %s: %s", ", ".join(self.config.endpoints), problem)
+            found, is_desperate = [], True
+        may_be_loopback = _may_be_loopback(self._settings)
+        possible: list[wgpy.Endpoint] = []
+        for one in found:
+            if reason := why_no_hub(one.host, one.port, may_be_loopback=may_be_loopback):
+                _log.warning("%s is not asked: %s", one, reason)
+            else:
+                possible.append(one)
+        if self._last_good is not None and self._last_good not in possible and (is_desperate or not possible):
+            possible.append(self._last_good)
+        return possible
 
     async def _try(self, candidate: wgpy.Endpoint, dwell: float) -> bool:
         completed = self._completed
@@ -273,6 +298,7 @@ class HubTunnel:
                     self._facts.handshake_at = trio.current_time()
                     self._facts.handshakes += 1
                     self._facts.endpoint = str(endpoint)
+                    self._last_good = endpoint
                     completed, self._completed = self._completed, trio.Event()
                     completed.set()
                 case wgpy.EndpointChanged(endpoint=endpoint):
@@ -355,6 +381,27 @@ async def open_hub_tunnel(
         yield HubTunnel(settings, config, facts, device, net, psk=identity.psk)
 
 
+def check_endpoints(settings: Settings, config: HubConfig) -> None:
+    """Refuse a configuration that sends us where no hub can be.
+
+    Raises:
+        ValueError: names the endpoint.
+    """
+    for text in config.endpoints:
+        endpoint = wgpy.Endpoint.parse(text)
+        if reason := why_no_hub(endpoint.host, endpoint.port, may_be_loopback=_may_be_loopback(settings)):
+            raise ValueError(f"endpoints: {text}: {reason}")
+
+
+def _may_be_loopback(settings: Settings) -> bool:
+    """Whether the hub was configured to be on this machine, or there is no word of where it is."""
+    host = (urllib.parse.urlsplit(settings.hub_url).hostname or "localhost").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def keepalive_of(settings: Settings, config: HubConfig) -> int:
     """Seconds between keepalives: the shorter of what the chart and the hub want; 0 of the hub is no wish."""
     return min(settings.keepalive, config.keepalive or settings.keepalive)
@@ -378,7 +425,7 @@ async def resolve(endpoints: Sequence[str]) -> list[wgpy.Endpoint]:
         except OSError as error:
             problem = error
             continue
-        found += [wgpy.Endpoint(str(info[4][0]), int(info[4][1])) for info in infos]
+        found += [wgpy.Endpoint(str(info[4][0]), endpoint.port) for info in infos]
     found = list(dict.fromkeys(found))
     routed = [one for one in found if outer_mtu(one) is not None] or found
     if not routed:
@@ -399,6 +446,6 @@ def outer_mtu(endpoint: wgpy.Endpoint) -> int | None:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((endpoint.host, endpoint.port))
-            return int(probe.getsockopt(level, option))
+            return probe.getsockopt(level, option)
     except OSError:
         return None

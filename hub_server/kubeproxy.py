@@ -15,6 +15,7 @@ every request and then refused as not available yet. Their relay will stand besi
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
@@ -67,6 +68,7 @@ _SECRETS: Final = (
 )
 # kubectl falls back from a refused WebSocket to SPDY at once.
 _FALLS_BACK_WITHIN: Final = 60.0
+_OLD: Final = re.compile(rb"kubectl/v1\.([0-9]|[12][0-9]|30)\.")
 _REMEMBERED: Final = 1024
 
 
@@ -160,7 +162,8 @@ class KubeProxy:
             return
         remote = str((scope.get("client") or ("",))[0])
         now = self._wall_clock()
-        asked = _Asked(secrets.token_hex(8), now, trio.current_time(), remote, scope.get("method", "GET"))
+        request_id = scope.get("state", {}).get("request_id") or secrets.token_hex(8)
+        asked = _Asked(request_id, now, trio.current_time(), remote, scope.get("method", "GET"))
         answer = Answering(send, "websocket.http.response" if scope["type"] == "websocket" else "http.response")
         headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         body = Body(receive, self._limits.request_body, is_wanted=scope["type"] == "http" and _has_body(headers))
@@ -202,19 +205,17 @@ class KubeProxy:
         right = Right.STREAM if asked.kube.needs_stream else Right.KUBECONFIG
         ground = Ground("kubeconfig", grant.kubeconfig_id, grant.tenant_id, right, grant.cluster_id)
         send_on = body.send_on if _has_body(headers) else None
+        ask = self._upstream.request(asked.cluster_id, asked.method, asked.target, fields, send_on, length=length)
         with self._rooms.room(grant, is_long=asked.kube.is_long), self._grounds.standing_on(ground):
             with body.scope, unwrapped():
                 async with trio.open_nursery() as nursery:
                     supervise.start_part(nursery, body.watch, answer)
-                    ask = self._upstream.request(
-                        asked.cluster_id, asked.method, asked.target, fields, send_on, length=length
-                    )
                     try:
                         async with ask as edge:
                             await self._relay(asked, edge, body, answer)
                     except OSError as problem:
-                        text = f"cluster {asked.cluster_id} cannot be reached through its tunnel"
-                        raise Refusal(502, f"{text}: {problem.strerror or problem}") from None
+                        text = f"the cluster cannot be reached through its tunnel: {problem.strerror or problem}"
+                        raise Refusal(502, text) from None
                     nursery.cancel_scope.cancel()
             if body.problem is not None:
                 raise body.problem
@@ -246,9 +247,10 @@ class KubeProxy:
         key, now, refused = (grant.user_id, grant.cluster_id, path), trio.current_time(), self._sockets_refused
         if upgrade == "spdy":
             # A newer kubectl tries this where its WebSocket was refused, and prints what it gets here.
-            if now - refused.get(key, -_FALLS_BACK_WITHIN) < _FALLS_BACK_WITHIN:
-                raise Refusal(501, _NOT_YET)
-            raise Refusal(400, _SPDY)
+            agent = next((value for name, value in headers if name.lower() == b"user-agent"), b"")
+            if _OLD.match(agent) or now - refused.get(key, -math.inf) > _FALLS_BACK_WITHIN:
+                raise Refusal(400, _SPDY)
+            raise Refusal(501, _NOT_YET)
         if upgrade == "none" and scope["type"] != "websocket":
             return
         if not kube.needs_stream:

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hub_server.domain.foreign import ForeignError, digits
+
 ENVIRONMENT_PREFIX = "DAALU_HUB_"
 
 
@@ -27,6 +29,7 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
 
 
 class SettingsError(Exception):
@@ -70,17 +73,31 @@ class Settings(BaseModel):
     session_idle: float = Field(1800, gt=0, description="Seconds after which an idle browser session ends.")
     session_absolute: float = Field(43200, gt=0, description="Seconds after which any browser session ends.")
     kubeconfig_ttl: float = Field(8 * 3600, gt=0, le=30 * 86400, description="Life of a kubeconfig, in seconds.")
-    kubectl_requests_per_user: int = Field(512, ge=1, description="Requests of one user at once, on all clusters.")
-    kubectl_requests_per_user_cluster: int = Field(256, ge=1, description="Requests of one user at one cluster.")
-    kubectl_requests_per_cluster: int = Field(512, ge=1, description="Requests at one cluster, of all users.")
+    kubectl_requests_per_user: int = Field(1024, ge=1, description="Requests of one user at once, on all clusters.")
+    kubectl_requests_per_user_cluster: int = Field(512, ge=1, description="Requests of one user at one cluster.")
+    kubectl_requests_per_cluster: int = Field(768, ge=1, description="Requests at one cluster, of all users.")
     kubectl_watches_per_user: int = Field(
         4096, ge=1, description="Watches and followed logs of one user at once, on all clusters; counted apart."
     )
-    kubectl_watches_per_user_cluster: int = Field(1024, ge=1, description="Watches of one user at one cluster.")
-    kubectl_watches_per_cluster: int = Field(2048, ge=1, description="Watches at one cluster, of all users.")
+    kubectl_watches_per_user_cluster: int = Field(768, ge=1, description="Watches of one user at one cluster.")
+    kubectl_watches_per_cluster: int = Field(1024, ge=1, description="Watches at one cluster, of all users.")
     bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
     bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
-    webhook_allow: Words = Field((), description="Networks of private addresses that webhooks may go to.")
+    webhook_allow: Networks = Field((), description="Networks of private addresses that webhooks may go to.")
+    connections: int = Field(
+        0, ge=0, description="HTTPS connections at once; 0: what the limit of descriptors allows, 10000 at most."
+    )
+    connections_per_source: int = Field(
+        0,
+        ge=0,
+        description="Those of one IPv4 address or IPv6 /64, but for trusted_proxies; 0: a quarter.",
+    )
+    handshake_timeout: float = Field(10, gt=0, description="Seconds that a TLS handshake may take.")
+    head_timeout: float = Field(15, gt=0, description="Seconds that the head of a request may take.")
+    body_timeout: float = Field(30, gt=0, description="Seconds without any octet of a request's body that end it.")
+    body_rate: float = Field(500, gt=0, description="Octets a second that a request's body must reach after that.")
+    idle_timeout: float = Field(75, gt=0, description="Seconds that a connection may rest between two requests.")
+    stall_timeout: float = Field(60, gt=0, description="Seconds after which who takes nothing of an answer is cut.")
     events_days: float = Field(90, gt=0, description="Days that events are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
     drain: float = Field(10, ge=0, description="Seconds that open requests may take to end after SIGTERM.")
@@ -159,9 +176,12 @@ def host_and_port(text: str) -> tuple[str, int]:
         ValueError: it is neither.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535 or (":" in host and host[0] != "["):
-        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)")
-    return host.strip("[]"), int(port)
+    try:
+        if not colon or not host or (":" in host and host[0] != "["):
+            raise ValueError
+        return host.strip("[]"), digits("port", port, 0, 65535)
+    except (ValueError, ForeignError):
+        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)") from None
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qs, unquote_to_bytes
 
+from hub_server.domain.foreign import ForeignError, digits
+
 __all__ = [
     "ANSWER_FIELDS",
     "REQUEST_FIELDS",
@@ -123,6 +125,10 @@ def target_untrusted(path: bytes, query: bytes) -> str:
         raise Malformed("the path or the query holds control characters")
     if _ESCAPED.search(decoded):
         raise Malformed("the path is encoded twice")
+    try:
+        decoded.decode()  # names may have letters of any script
+    except UnicodeDecodeError:
+        raise Malformed("the path is not UTF-8") from None
     segments = decoded.split(b"/")[1:]
     if b"." in segments or b".." in segments:
         raise Malformed("the path climbs")
@@ -166,9 +172,11 @@ def content_length_untrusted(headers: Iterable[tuple[bytes, bytes]]) -> int | No
     """
     for name, value in headers:
         if name.lower() == b"content-length":
-            if not value.isdigit() or len(value) > 18:
-                raise Malformed("Content-Length is no number")
-            return int(value)
+            try:
+                text = value.decode("ascii")
+                return digits("Content-Length", text.lstrip("0") or text[:1], 0, 10**18 - 1)
+            except (ValueError, ForeignError):
+                raise Malformed("Content-Length is no number") from None
     return None
 
 

@@ -260,8 +260,8 @@ def test_exit_codes_are_those_of_the_product() -> None:
         "bad_setting": 2, "bad_token": 2, "token_expired": 10, "token_revoked": 10, "token_used": 11,
         "token_unknown": 12,
         "bad_pubkey": 13, "bad_proof": 13, "clock_skew": 13, "version_too_old": 14, "unexpected_answer": 15, "tls": 20,
-        "hub_key": 20, "network": 21, "rate_limited": 21, "unavailable": 21, "dns": 22, "api_unreachable": 23,
-        "api_forbidden": 24,
+        "hub_key": 20, "network": 21, "rate_limited": 21, "unavailable": 21, "proxy": 21, "dns": 22,
+        "api_unreachable": 23, "api_forbidden": 24,
     }  # fmt: skip
 
 
@@ -415,3 +415,24 @@ async def test_state_may_lie_in_a_folder(tmp_path: pathlib.Path) -> None:
         assert {path.name for path in folder.iterdir()} == {"private-key", "psk", "hub-key", "token-id", "phase"}
         assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
         assert json.loads((tmp_path / "state" / "config" / "config.json").read_text())["cluster_id"] == "cl_one"
+
+
+async def test_a_spent_token_may_be_deleted(tmp_path: pathlib.Path) -> None:
+    async with open_kube() as kube, open_hub(has_tunnel=False) as hub:
+        settings = settings_for(kube, hub, tmp_path)
+        assert (await join(settings))[0] == 0
+        (tmp_path / "token").unlink()
+        assert await join(settings) == (0, "already joined: no token is needed")
+        kube.put("/api/v1/namespaces/daalu-edge/configmaps/daalu-edge-config", {"kind": "ConfigMap"})
+        code, line = await join(settings)
+        assert code == 0, line
+        assert "config.json" in kube.config()
+
+
+async def test_without_key_and_token_the_job_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    async with open_kube() as kube, open_hub(has_tunnel=False) as hub:
+        settings = settings_for(kube, hub, tmp_path)
+        (tmp_path / "token").unlink()
+        code, line = await join(settings)
+        assert code == 2
+        assert "--token-file" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -162,7 +163,7 @@ class Hub:
         self.lines: list[tuple[float, dict[str, Any]]] = []
         self.dialled: list[float] = []
         self.streams: list[trio.StapledStream[Any, Any]] = []
-        self.first: list[dict[str, Any]] = [{"type": "welcome", "protocol": 1, "now": 0}]
+        self.first: list[dict[str, Any]] = [{"type": "welcome", "protocol": 1, "now": time.time()}]
         self.nursery: trio.Nursery | None = None
         self.start = trio.current_time()
 
@@ -308,7 +309,7 @@ async def test_a_refusal_is_shown_and_the_hub_left_alone_for_a_minute(autojump_c
     async def story(_: Control) -> None:
         await trio.sleep(50)
         assert facts.why_not_ready()[0] == "VersionTooOld: the edge is too old"
-        hub.first = [{"type": "welcome", "protocol": 1, "now": 0}]
+        hub.first = [{"type": "welcome", "protocol": 1, "now": time.time()}]
 
     await talk(70, hub, facts, NodeTable(), Held(), story)
     assert hub.dialled == [0, 60]

@@ -180,7 +180,7 @@ async def _removed(it: Held) -> None:
 
 
 async def _deactivated(it: Held) -> None:
-    await it.hub.services.tenants.set_active(await it.admin(), it.operator.id, False)
+    await it.hub.services.people.set_active(await it.admin(), it.operator.id, False)
 
 
 async def _deactivated_elsewhere(it: Held) -> None:
@@ -235,6 +235,10 @@ async def _token_old(it: Held) -> None:
     it.elsewhere("UPDATE sessions SET last_used_at = ? WHERE id = ?", it.hub.clock(), it.operator.session_id)
 
 
+async def _maker_deactivated_elsewhere(it: Held) -> None:
+    it.elsewhere("UPDATE users SET active = 0 WHERE id = ?", it.hub.admin.id)
+
+
 async def _deleted(it: Held) -> None:
     await it.hub.services.clusters.delete(await it.admin(), it.cluster, confirm_name="acme")
 
@@ -260,6 +264,7 @@ WAYS: list[tuple[Callable[[Held], Awaitable[None]], set[str]]] = [
     (_reset, {"page", "panel"}),
     (_token_revoked, {"program"}),
     (_token_old, {"program"}),
+    (_maker_deactivated_elsewhere, {"program"}),
     (_deleted, {"kubectl", "exec", "panel", "program"}),
     (_blocked, {"kubectl", "exec", "panel", "program"}),
 ]

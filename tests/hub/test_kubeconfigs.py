@@ -13,8 +13,10 @@ from hub_server.domain.roles import Role
 from hub_server.kubeproxy import Asking
 from hub_server.services.kubectl import Kubectl
 from hub_server.services.views import Actor, IssuedKubeconfig
+from hub_server.store.database import StoreUnavailable
 from hub_server.wire import Wire
 from tests.hub.clocked import Bench, clocked_hub
+from tests.hub.disk import read_only
 
 
 @pytest.fixture(autouse=True)
@@ -170,18 +172,13 @@ async def test_its_last_use_is_not_written_in_the_way_of_the_request(tmp_path: P
     async with clocked_hub(tmp_path) as hub:
         cluster, kubectl = await hub.joined("acme"), hub.services.kubectl
         token = await _issued(hub, cluster)
-        hub.core.database.write_here(
-            lambda connection: connection.exec_driver_sql(
-                "CREATE TRIGGER full BEFORE UPDATE ON kubeconfig_tokens BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
-            )
-        )
-        assert await _is_good(hub, cluster, token)
-        with pytest.raises(Exception, match="disk is full"):
-            await kubectl._flush()
-        assert await _is_good(hub, cluster, token)
-        hub.core.database.write_here(lambda connection: connection.exec_driver_sql("DROP TRIGGER full"))
-        await kubectl._flush()
-        assert kubectl._touched == {}
+        with read_only(hub.core.database):
+            assert await _is_good(hub, cluster, token)
+            with pytest.raises(StoreUnavailable):
+                await hub.core.later.flush()
+            assert await _is_good(hub, cluster, token)
+        hub.core.database._tried_at = 0.0  # a second later
+        await hub.core.later.flush()
         [view] = await kubectl.kubeconfigs(hub.admin, cluster)
         assert view.last_used_at == hub.clock()
 

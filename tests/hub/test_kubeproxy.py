@@ -524,6 +524,8 @@ async def test_after_a_refused_websocket_spdy_says_what_the_websocket_said() -> 
         second = await door.get(path, method="POST", headers=spdy)
         assert (first.status, second.status) == (501, 501)
         assert first.message == second.message
+        old = [(b"User-Agent", b"kubectl/v1.28.4 (linux/amd64) kubernetes/bae2c62")]
+        assert "1.31" in (await door.get(path, method="POST", headers=[*spdy, *old])).message
         other = "/api/v1/namespaces/a/pods/c/exec?command=sh"
         assert "1.31" in (await door.get(other, method="POST", headers=spdy)).message
         door.grant = dataclasses.replace(door.grant, user_id="u2")
@@ -537,7 +539,8 @@ async def test_who_is_still_sending_a_body_is_heard_out_before_a_refusal() -> No
 
     async def early(stream: Any, head: bytes) -> None:
         await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig!")
-        await stream.aclose()
+        while await stream.receive_some():
+            pass
 
     async with open_door(early, limits=Limits(2**20, Share(9, 9, 9), Share(9, 9, 9))) as (door, _):
 
