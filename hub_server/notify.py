@@ -110,7 +110,7 @@ class _Pace:
 
 
 def _wait(failures: int) -> float:
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures, 12)))
+    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 12))
 
 
 class Notifier:

@@ -27,6 +27,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from wgpy import adapters as adapters
+    from wgpy import sync as sync
+    from wgpy import testing as testing
     from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
     from wgpy.dataplane.slab import Slab
     from wgpy.errors import (
@@ -131,8 +134,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "sync":  # a module for plain threads: `wgpy.sync.open_tunnel`
-        return importlib.import_module("wgpy.sync")
+    if name in ("adapters", "sync", "testing"):  # public modules, such as `wgpy.sync.open_tunnel` for plain threads
+        return importlib.import_module(f"wgpy.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'wgpy' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wgpy.{_HOMES[name]}"), name)
@@ -141,4 +144,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "adapters", "sync", "testing"})
