@@ -209,7 +209,10 @@ def _server(
 ) -> http.Server:
     """The server of the HTTPS port, with as many places as there are descriptors to spare."""
     settings = core.settings
-    most = settings.connections or http.places(http.raise_descriptor_limit())
+    descriptors = http.raise_descriptor_limit()
+    most = http.places(descriptors, settings.connections)
+    if most < settings.connections:
+        _log.warning("connections: %d fit under the limit of %d descriptors; raise that limit", most, descriptors)
     room = http.Room(most, settings.connections_per_source or max(1, most // 4), settings.trusted_proxies)
     service = http.Service(
         Door(pages, kubectl, frozenset(settings.trusted_proxies), settings.public_url),

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hub_server.domain.foreign import ForeignError, digits
+
 ENVIRONMENT_PREFIX = "DAALU_HUB_"
 
 
@@ -174,9 +176,12 @@ def host_and_port(text: str) -> tuple[str, int]:
         ValueError: it is neither.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535 or (":" in host and host[0] != "["):
-        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)")
-    return host.strip("[]"), int(port)
+    try:
+        if not colon or not host or (":" in host and host[0] != "["):
+            raise ValueError
+        return host.strip("[]"), digits("port", port, 0, 65535)
+    except (ValueError, ForeignError):
+        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)") from None
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

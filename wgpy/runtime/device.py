@@ -26,6 +26,7 @@ from wgpy.runtime import world
 from wgpy.runtime.groups import caught
 from wgpy.runtime.loop import Loop, TrioLoop
 from wgpy.runtime.pace import HandshakePace
+from wgpy.runtime.paths import follow_paths
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Device:
                     self._start_readers()
                     nursery.start_soon(self._read_packets)
                     nursery.start_soon(self._run_timer)
+                    nursery.start_soon(follow_paths, self)
                     if self._mesh is not None:
                         nursery.start_soon(self._read_mesh, self._mesh)
                     task_status.started()
@@ -479,7 +481,7 @@ class Device:
         self.engine.update_peer(peer, self._now())
         self._flush_soon()
 
-    def remove_peer(self, public_key: PublicKey) -> None:
+    def remove_peer(self, public_key: PublicKey | str) -> None:
         """Forget a peer.
 
         Raises:
@@ -487,7 +489,7 @@ class Device:
         """
         self.engine.remove_peer(public_key, self._now())
 
-    def start_handshake(self, public_key: PublicKey, *, at: Endpoint | None = None) -> None:
+    def start_handshake(self, public_key: PublicKey | str, *, at: Endpoint | str | None = None) -> None:
         """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT and place.
 
         Args:
@@ -548,7 +550,7 @@ class Device:
             drops[reason] = drops.get(reason, 0) + count
         return dataclasses.replace(statistics, drops=drops)
 
-    def peer_statistics(self, public_key: PublicKey) -> PeerStatistics:
+    def peer_statistics(self, public_key: PublicKey | str) -> PeerStatistics:
         """One peer at this moment, for whoever has too many to look at all.
 
         Raises:
