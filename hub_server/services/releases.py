@@ -25,6 +25,8 @@ class Releases:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._notes: Mapping[str, str | None] = {}
+        self._told = ""
+        self._read()
 
     def newer_than(self, running: str | None) -> tuple[str, str | None] | None:
         """The release to offer to an edge, and its notes; None when it is up to date or nothing is known."""
@@ -42,8 +44,13 @@ class Releases:
                 return
             self._stamp = stamp
             self._notes = _parse(json.loads(self._path.read_text()))
-        except (OSError, ValueError) as problem:
-            log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
+        except (OSError, ValueError, RecursionError) as problem:
+            # Once for each thing that is wrong: this is looked at with every page.
+            if str(problem) != self._told:
+                log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
+            self._told = str(problem)
+        else:
+            self._told = ""
 
 
 def _parse(document: Any) -> dict[str, str | None]:
