@@ -479,7 +479,7 @@ class Device:
         self.engine.update_peer(peer, self._now())
         self._flush_soon()
 
-    def remove_peer(self, public_key: PublicKey) -> None:
+    def remove_peer(self, public_key: PublicKey | str) -> None:
         """Forget a peer.
 
         Raises:
@@ -487,7 +487,7 @@ class Device:
         """
         self.engine.remove_peer(public_key, self._now())
 
-    def start_handshake(self, public_key: PublicKey, *, at: Endpoint | None = None) -> None:
+    def start_handshake(self, public_key: PublicKey | str, *, at: Endpoint | str | None = None) -> None:
         """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT and place.
 
         Args:
@@ -548,7 +548,7 @@ class Device:
             drops[reason] = drops.get(reason, 0) + count
         return dataclasses.replace(statistics, drops=drops)
 
-    def peer_statistics(self, public_key: PublicKey) -> PeerStatistics:
+    def peer_statistics(self, public_key: PublicKey | str) -> PeerStatistics:
         """One peer at this moment, for whoever has too many to look at all.
 
         Raises:
