@@ -26,6 +26,7 @@ from wgpy.runtime import world
 from wgpy.runtime.groups import caught
 from wgpy.runtime.loop import Loop, TrioLoop
 from wgpy.runtime.pace import HandshakePace
+from wgpy.runtime.paths import follow_paths
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Device:
                     self._start_readers()
                     nursery.start_soon(self._read_packets)
                     nursery.start_soon(self._run_timer)
+                    nursery.start_soon(follow_paths, self)
                     if self._mesh is not None:
                         nursery.start_soon(self._read_mesh, self._mesh)
                     task_status.started()
