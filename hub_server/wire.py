@@ -103,7 +103,7 @@ class Wire:
         self._streams: dict[str, weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, float]] = {}
         self._reasons: weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, str] = weakref.WeakKeyDictionary()
         self._shaken_at: dict[str, float] = {}
-        self._announce, self.new_realms = trio.open_memory_channel[tuple[str, wgpy.Tunnel]](float("inf"))
+        self._announce, self.new_realms = trio.open_memory_channel[tuple[str, wgpy.Tunnel]](math.inf)
         tunnel.device.watchers.append(self._happened)
 
     # --- what the wire should look like ------------------------------------------------------------------------------

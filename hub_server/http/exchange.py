@@ -53,7 +53,7 @@ def reason_of(status: int) -> bytes:
 
 def date_now(now: float) -> bytes:
     """The `date` field for a Unix time."""
-    return _date(int(now))
+    return _date(math.floor(now))
 
 
 @lru_cache(maxsize=2)
@@ -203,7 +203,7 @@ class Exchange:
     async def _begin(self, message: Message) -> None:
         if self._start is not None:
             raise RuntimeError("an answer has one head")
-        status, method = int(message["status"]), self._head.method
+        status, method = message["status"], self._head.method
         self._has_body = method != "HEAD" and status not in (204, 304)
         fields = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
         dropped = {b"x-request-id"} | ({b"content-length", b"transfer-encoding"} if status == 204 else set())

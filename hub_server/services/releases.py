@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import structlog
 
 from hub_server.domain import versions
+from hub_server.domain.foreign import ForeignError, decode_json
 
 log = structlog.get_logger("hub.releases")
 
@@ -25,6 +25,8 @@ class Releases:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._notes: Mapping[str, str | None] = {}
+        self._told = ""
+        self._read()
 
     def newer_than(self, running: str | None) -> tuple[str, str | None] | None:
         """The release to offer to an edge, and its notes; None when it is up to date or nothing is known."""
@@ -41,9 +43,14 @@ class Releases:
             if stamp == self._stamp:
                 return
             self._stamp = stamp
-            self._notes = _parse(json.loads(self._path.read_text()))
-        except (OSError, ValueError) as problem:
-            log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
+            self._notes = _parse(decode_json(self._path.read_bytes(), 2**20))
+        except (OSError, ValueError, ForeignError) as problem:
+            # Once for each thing that is wrong: this is looked at with every page.
+            if str(problem) != self._told:
+                log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
+            self._told = str(problem)
+        else:
+            self._told = ""
 
 
 def _parse(document: Any) -> dict[str, str | None]:
