@@ -323,7 +323,7 @@ async def visited(target: Target) -> AsyncIterator[list[float]]:
 async def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with attacked_hub(Path(folder), with_tls=options.tls) as target:
-            await attack(target, options.seed + 1, min(5000, options.openings))
+            await attack(target, options.seed + 1, min(10_000, options.openings))
             await target.calm()
             memory, descriptors, page = target.memory, target.descriptors, await target.page_median()
             began = time.perf_counter()

@@ -69,7 +69,7 @@ async def test_two_thousand_at_once_in_the_middle_of_tls(tmp_path: Path) -> None
 async def test_five_minutes_of_it_leave_nothing_behind(tmp_path: Path, with_tls: bool) -> None:
     print(f"seed {SEED}")
     async with attacked_hub(tmp_path, with_tls=with_tls) as target:
-        await attack(target, SEED + 1, 5000)
+        await attack(target, SEED + 1, 10_000)
         await target.calm()
         memory = target.memory
         async with unharmed(target):
