@@ -1,14 +1,15 @@
 # Every target creates .venv and installs what it needs; a machine needs python3, python3-venv and make.
 
 PYTHON ?= python3
-VENV := .venv
+# Where it is installed; another one for another Python.
+VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that run tests at once.
 JOBS ?= 2
 # More arguments for pytest, such as ARGS="-k replay".
 ARGS ?=
 
-.PHONY: help demo demo-tunnel test test-long e2e lint bench constraints clean
+.PHONY: help demo demo-tunnel test test-long e2e lint mutants bench constraints clean
 
 help: ## What can be made here
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -43,6 +44,14 @@ lint: $(VENV)/installed ## ruff, mypy and the floors of the architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(VENV)/mutants-installed: $(VENV)/installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group mutants
+	@touch $@
+
+mutants: $(VENV)/mutants-installed ## Change the code one place at a time, and see which test notices; hours (ARGS="wgpy.noise.*")
+	$(BIN)/mutmut run --max-children $(JOBS) $(ARGS)
+	$(BIN)/mutmut results
+
 $(VENV)/bench-installed: $(VENV)/installed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fast,bench]'
 	@touch $@
@@ -55,4 +64,4 @@ constraints: $(VENV)/installed $(VENV)/bench-installed ## Write down the version
 	   $(BIN)/pip freeze --exclude-editable; } > constraints.txt
 
 clean: ## Remove everything that is not in the repository
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) mutants build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

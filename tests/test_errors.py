@@ -17,7 +17,7 @@ def test_the_tree_is_as_it_is_drawn() -> None:
     }
     assert {name: getattr(errors, name).__bases__ for name in parents} == parents
     assert not issubclass(BadPacket, WgpyError), "it never leaves the library"
-    assert set(errors.__all__) == {*parents, "WgpyError", "BadPacket", "DropReason"}
+    assert set(errors.__all__) == {*parents, "WgpyError", "BadPacket", "DropReason", "masked"}
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,15 @@
     BadPacket(reason: DropReason)       inside the core only; becomes a counter, never reaches a caller
 
 Outside trio's own errors and OSError with an errno for dialling, nothing else leaves the library. Messages say what was
-wrong, with which value, and what to do about it. They never contain key material.
+wrong, with which value, and what to do about it. They never contain key material: whatever looks like a key is hidden
+in `masked`, through which every text with foreign content goes.
 """
 
 from __future__ import annotations
 
 import enum
+import re
+from typing import Final
 
 __all__ = [
     "BadPacket",
@@ -24,7 +27,32 @@ __all__ = [
     "LocalProtocolError",
     "TunnelClosed",
     "WgpyError",
+    "masked",
 ]
+
+# 32 octets as base64 or as hexadecimal digits, whatever they are glued to.
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{43,}={1,2}|[0-9A-Fa-f]{60,}|[A-Za-z0-9+/]{32,}", re.ASCII)
+_CHANGES: Final = re.compile(r"(?<=[a-z])[^a-z]|(?<=[A-Z])[^A-Z]|(?<=[0-9])[^0-9]|(?<=[+/])[^+/]", re.ASCII)
+_HIDDEN: Final = "<hidden>"
+
+
+def _hide(found: re.Match[str]) -> str:
+    # Paths and long names are made of words; chance goes from one kind of character to another at three of five places.
+    run = found[0]
+    is_chance = run.endswith("=") or len(_CHANGES.findall(run)) > 0.35 * len(run)
+    return _HIDDEN if is_chance or re.fullmatch("[0-9A-Fa-f]{60,}", run) else run
+
+
+def masked(text: str) -> str:
+    """A text that is about to be shown, with everything hidden in it that could be a key.
+
+    Public keys go too: nobody can tell them from private ones. Who wants to show one shows its repr.
+
+    Example:
+        >>> masked("no such file: yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=")
+        'no such file: <hidden>'
+    """
+    return _KEY.sub(_hide, text)
 
 
 class WgpyError(Exception):
@@ -56,10 +84,11 @@ class ConfigError(WgpyError, ValueError):
     """
 
     def __init__(self, message: str, *, field: str = "", line: int | None = None, column: int | None = None) -> None:
-        """Say what is wrong and how to mend it; never include a secret value in `message`."""
+        """Say what is wrong and how to mend it. What looks like a key is hidden, in the message and in the field."""
+        message = masked(message)
         super().__init__(message)
         self.message = message
-        self.field = field
+        self.field = masked(field)
         self.line = line
         self.column = column
 

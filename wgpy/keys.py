@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from wgpy.crypto import aead, dh
 from wgpy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
 __all__ = ["PresharedKey", "PrivateKey", "PublicKey"]
 
@@ -24,11 +25,12 @@ _ALPHABET: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 _LAST: Final = frozenset(b"AEIMQUYcgkosw048")
 
 
-def _octets(value: bytes | str, kind: str) -> bytes:
+def _octets(value: object, kind: str) -> bytes:
     """32 octets, from themselves or from the 44 characters that `wg` accepts.
 
     Never quotes the value: it may be secret.
     """
+    value = _text_or_octets(value, kind)
     if isinstance(value, str):
         try:
             text = value.encode("ascii")
@@ -46,10 +48,18 @@ def _octets(value: bytes | str, kind: str) -> bytes:
             return base64.b64decode(text, validate=True)
         except binascii.Error:  # pragma: no cover - the checks above leave nothing for it to refuse
             raise ConfigError(f"{kind}: not base64", field=kind) from None
-    octets = bytes(value)
-    if len(octets) != _SIZE:
-        raise ConfigError(f"{kind}: expected {_SIZE} octets, got {len(octets)}", field=kind)
-    return octets
+    if len(value) != _SIZE:
+        raise ConfigError(f"{kind}: expected {_SIZE} octets, got {len(value)}", field=kind)
+    return value
+
+
+def _text_or_octets(value: object, kind: str) -> bytes | str:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str):
+        return value
+    mend = "; give its public_key" if kind == "PublicKey" and isinstance(value, PrivateKey) else ""
+    raise ConfigError(f"a {kind}, octets or base64 is wanted, not a {type(value).__name__}{mend}", field=kind)
 
 
 class PrivateKey:
@@ -75,6 +85,15 @@ class PrivateKey:
         """
         self.secret = dh.Secret(_octets(value, "PrivateKey"))
         self._public_key = PublicKey(self.secret.public)
+
+    @classmethod
+    def of(cls, value: object) -> PrivateKey:
+        """The key as it is, or made of its text or octets; where a program may give either.
+
+        Raises:
+            ConfigError: a key of another kind, another length, or not base64.
+        """
+        return value if isinstance(value, cls) else cls(cast("bytes | str", value))  # which looks at it
 
     @classmethod
     def generate(cls, random: Callable[[int], bytes] | None = None) -> PrivateKey:
@@ -104,6 +123,18 @@ class PrivateKey:
             return NotImplemented
         return hmac.compare_digest(self.secret.octets, other.secret.octets)
 
+    def __copy__(self) -> Self:
+        """Itself: it cannot change."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: it cannot change."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: who pickles something that holds a secret did not mean to write it down."""
+        raise TypeError("a PrivateKey is not pickled; where it must be kept, keep its to_base64()")
+
     def __repr__(self) -> str:
         """Nothing of the secret."""
         return "PrivateKey(<hidden>)"
@@ -129,6 +160,15 @@ class PublicKey:
             ConfigError: another length, or not base64.
         """
         self._octets = _octets(value, "PublicKey")
+
+    @classmethod
+    def of(cls, value: object) -> PublicKey:
+        """A public key as it is, or made of its text or octets; where a program may give either.
+
+        Raises:
+            ConfigError: a key of another kind, another length, or not base64.
+        """
+        return value if isinstance(value, cls) else cls(cast("bytes | str", value))  # which looks at it
 
     def __bytes__(self) -> bytes:
         """The 32 octets."""
@@ -173,6 +213,15 @@ class PresharedKey:
         self._octets = _octets(value, "PresharedKey")
 
     @classmethod
+    def of(cls, value: object) -> PresharedKey:
+        """The key as it is, or made of its text or octets; where a program may give either.
+
+        Raises:
+            ConfigError: a key of another kind, another length, or not base64.
+        """
+        return value if isinstance(value, cls) else cls(cast("bytes | str", value))  # which looks at it
+
+    @classmethod
     def generate(cls, random: Callable[[int], bytes] | None = None) -> PresharedKey:
         """Make a new key.
 
@@ -199,6 +248,18 @@ class PresharedKey:
         if not isinstance(other, PresharedKey):
             return NotImplemented
         return hmac.compare_digest(self._octets, other._octets)
+
+    def __copy__(self) -> Self:
+        """Itself: it cannot change."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: it cannot change."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: who pickles something that holds a secret did not mean to write it down."""
+        raise TypeError("a PresharedKey is not pickled; where it must be kept, keep its to_base64()")
 
     def __repr__(self) -> str:
         """Nothing of the secret."""

@@ -464,7 +464,7 @@ class _PeerBlock:
             case b"preshared_key":
                 self.preshared_key = PresharedKey(_key(value))
             case b"endpoint":
-                self.endpoint = Endpoint.parse(_text(value))
+                self.endpoint = Endpoint.parse(_text(value), needs_brackets=True)
                 if self.endpoint.is_name:
                     raise _invalid("an endpoint is an address here, not a name")
             case b"persistent_keepalive_interval":

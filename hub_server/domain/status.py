@@ -156,6 +156,25 @@ def after_acceptance(status: Status, at: float) -> Status:
     return replace(status, phase=Phase.DISCONNECTED, reason=Reason.HEARTBEAT_LOST, since=at, down_since=at)
 
 
+def moved(status: Status, by: float, now: float) -> Status:
+    """The hub's clock was set: readings of before move with it, so that durations stay; none lies in the future."""
+
+    def reading(at: float) -> float:
+        return min(at + by, now)
+
+    def maybe(at: float | None) -> float | None:
+        return None if at is None else reading(at)
+
+    return replace(
+        status,
+        since=reading(status.since),
+        last_packet=maybe(status.last_packet),
+        up_since=maybe(status.up_since),
+        down_since=maybe(status.down_since),
+        left_at=maybe(status.left_at),
+    )
+
+
 def next_silence(status: Status, *, heartbeat: float = HEARTBEAT, listening_since: float = 0.0) -> float | None:
     """When silence would next change the status."""
     if status.last_packet is None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+import structlog
 import trio
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -34,8 +35,11 @@ SAMPLE_EVERY = 60.0
 TICK = 0.5
 MAX_NODES = 5000
 _RETRY = 2.0  # seconds until what could not be written is tried again
+_CLOCK_SET = 2.0  # seconds by which a clock that runs well is never corrected within one look
 _MOST_WAITING = 50_000  # events, samples and so on that wait for the database
 _LISTENING = "listening_until"
+
+log = structlog.get_logger("hub.presence")
 
 
 @dataclass(slots=True)
@@ -149,6 +153,7 @@ class Presence:
         self.rows: dict[str, Row] = {}
         self.by_tenant: dict[str, dict[str, Row]] = {}
         self.listening_since = core.now()
+        self._offset = core.now() - core.monotonic()
         self._batch = _Batch()
         self._wake = trio.Event()
         self._writing = trio.Lock()
@@ -163,6 +168,8 @@ class Presence:
         now = self.listening_since = self._now()
         for values in rows:
             row = self._put(values, keep=False)
+            # What a clock wrote that was ahead of this one is taken as now, else a dead edge would stay connected.
+            _move(row, 0.0, now)
             if listened_until is not None:
                 row.status = status.after_hub_absence(row.status, float(listened_until), now)
                 self._set_deadline(row)
@@ -252,6 +259,7 @@ class Presence:
 
     def goodbye(self, cluster_id: str, at: float, reason: GoodbyeReason) -> None:
         """The edge is leaving; up to three times for one leave."""
+        self._follow_clock()
         if (row := self.rows.get(cluster_id)) is None:
             return
         before = row.status
@@ -350,7 +358,24 @@ class Presence:
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
+    def _follow_clock(self) -> None:
+        """See whether the hub's clock was set, and move with it what is measured from now on."""
+        now = self._now()
+        before, self._offset = self._offset, now - self._core.monotonic()
+        by = self._offset - before
+        if abs(by) < _CLOCK_SET:
+            return
+        log.warning("the hub's clock was set", seconds=round(by, 1))
+        self.listening_since = min(self.listening_since + by, now)
+        self._next_sample, self._next_listening = now, now
+        for row in self.rows.values():
+            _move(row, by, now)
+            self._set_deadline(row)
+            self._batch.rows.add(row.id)
+        self._wake.set()
+
     def _packet(self, row: Row, at: float, *, is_new_session: bool = False) -> None:
+        self._follow_clock()
         before = row.status
         row.status = status.after_packet(before, at, is_new_session=is_new_session)
         if before.phase is row.status.phase:
@@ -404,6 +429,7 @@ class Presence:
 
     def tick(self) -> None:
         """Look at what time alone changes: silence, alerts, expiry of invites, the samples of a minute."""
+        self._follow_clock()
         now = self._now()
         for row in list(self.rows.values()):
             if row.deadline <= now:
@@ -586,6 +612,19 @@ class Presence:
         batch.add(self._batch)
         self._batch = batch
         self._wake.set()
+
+
+def _move(row: Row, by: float, now: float) -> None:
+    """Move what is known of a row with the clock that was set."""
+    row.status = status.moved(row.status, by, now)
+    for name in ("last_handshake", "first_packet_at", "connected_at", "api_at"):
+        at = getattr(row, name)
+        if at is not None:
+            setattr(row, name, min(at + by, now))
+    row.written_at = min(row.written_at + by, now)
+    for visits in (row.places, row.boots):
+        for number, (at, what) in enumerate(visits):
+            visits[number] = (at + by, what)
 
 
 def _utc(at: float) -> str:

@@ -6,8 +6,11 @@ import base64
 import collections
 import functools
 import json
+import pathlib
 import re
 import shlex
+import shutil
+import subprocess
 from typing import Any
 
 import kubernetes_validate
@@ -33,6 +36,7 @@ from tests.chart.helm import (
     render,
     with_ci,
 )
+from tests.machine import find_program
 
 pytestmark = pytest.mark.needs("helm")
 MONITORS = ("--api-versions", "monitoring.coreos.com/v1")
@@ -423,3 +427,106 @@ def test_no_secret_stands_anywhere_but_in_its_own_secret() -> None:
     for one in render(*COMMAND):
         if one["metadata"]["name"] != "daalu-edge-token":
             assert TOKEN not in json.dumps(one)
+
+
+# --- values and names that look like something else ------------------------------------------------------------------
+
+RELEASES = ("no", "123", "1e3", "true", "null", "0x1f", "on", "a" * 53, "a.b")
+LONG = "a123456789b123456789c123456789d12345678.xyz"  # a dot where names are cut
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_release_and_a_namespace_may_look_like_a_number_or_a_truth_value(release: str) -> None:
+    arguments = ("--namespace", "444443", "--set", f"hub.url={URL}", "--set", f"bootstrap.token={TOKEN}")
+    arguments += ("--set", "networkPolicy.enabled=true", "--set", "podMonitor.enabled=true", *MONITORS)
+    for one in yaml.load_all(output("helm4", *arguments, release=release), Loader=yaml.SafeLoader):
+        if one["kind"] != "PodMonitor":
+            kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+        assert one["metadata"].get("namespace", "444443") == "444443"
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+
+
+def test_a_name_ends_in_a_letter_or_a_digit_wherever_it_is_cut() -> None:
+    for one in yaml.load_all(output("helm4", *COMMAND, release=LONG), Loader=yaml.SafeLoader):
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+        segments = re.split(r"[.:]", one["metadata"]["name"])
+        assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", segment) for segment in segments)
+
+
+def test_labels_of_the_owner_never_stand_twice_and_never_break_a_selector() -> None:
+    theirs = dict.fromkeys(("app.kubernetes.io/name", "app.kubernetes.io/component"), "evil")
+    theirs |= {"helm.sh/chart": "mine", "a": "b"}
+    more = ("--set-json", f"commonLabels={json.dumps(theirs)}")
+    more += ("--set-json", f"podLabels={json.dumps(theirs | {'a': 'c'})}")
+    for line in output("helm4", *COMMAND, *more).split("---\n"):
+        keys = [found[1] for found in re.finditer(r'^ {4}("?[a-z.]+/[a-z]+"?):', line, re.M)]
+        assert len(keys) == len(set(keys))
+    objects = render(*COMMAND, *more)
+    [deployment] = of_kind(objects, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert (labels["a"], deployment["metadata"]["labels"]["a"]) == ("c", "b")
+    assert deployment["metadata"]["labels"]["helm.sh/chart"] == "mine"
+    assert deployment["metadata"]["labels"]["app.kubernetes.io/component"] == "edge"
+
+
+def test_pull_secrets_are_names_or_objects() -> None:
+    more = ("--set-json", 'global={"imagePullSecrets":[{"name":"x"},"y"]}')
+    more += ("--set-json", 'imagePullSecrets=["y",{"name":"z"}]')
+    for pod in pods_of(render(*COMMAND, *more)).values():
+        assert pod["imagePullSecrets"] == [{"name": "y"}, {"name": "z"}, {"name": "x"}]
+
+
+@pytest.mark.parametrize("mode", ["userspace", "tun"])
+def test_without_a_user_the_cluster_chooses_one(mode: str) -> None:
+    for component, pod in pods_of(render(*COMMAND, "--set", f"runAsUser=null,wg.mode={mode}")).items():
+        context = pod["securityContext"]
+        is_tun = (mode, component) == ("tun", "edge")
+        assert {"runAsUser", "runAsGroup", "fsGroup"} & set(context) == ({"runAsUser"} if is_tun else set())
+        assert context["runAsNonRoot"] is not is_tun
+
+
+def test_a_parent_chart_may_have_it_under_a_condition(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "charts").mkdir()
+    shutil.copytree(CHART, tmp_path / "charts/daalu-edge")
+    dependency = {"name": "daalu-edge", "version": "*", "condition": "daalu-edge.enabled"}
+    document = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(document))
+    for is_enabled, least in ((True, 10), (False, 0)):
+        values = {"daalu-edge": {"enabled": is_enabled, "hub": {"url": URL}}, "global": {"other": 1}}
+        (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+        for helm in HELMS:
+            program = find_program(helm)
+            assert program is not None
+            done = subprocess.run([program, "template", "x", str(tmp_path)], capture_output=True, text=True, check=True)
+            assert (done.stdout.count("kind:") >= least) == (is_enabled or least == 0)
+            assert ("kind:" in done.stdout) == is_enabled
+
+
+@pytest.mark.parametrize(("url", "port"), [("https://h:8443", 8443), ("https://h", 443), ("https://[::1]:9/x", 9)])
+def test_the_policy_lets_out_to_the_port_of_the_hub_and_to_any_dns(url: str, port: int) -> None:
+    [policy] = of_kind(render(*COMMAND, "--set", f"hub.url={url},networkPolicy.enabled=true"), "NetworkPolicy")
+    ports = {(one["protocol"], one["port"]) for rule in policy["spec"]["egress"] for one in rule["ports"]}
+    assert {("TCP", port), ("UDP", 53), ("UDP", 5353), ("TCP", 5353), ("UDP", 51820)} <= ports
+
+
+def test_a_changed_value_makes_another_test_pod_since_pods_cannot_be_changed() -> None:
+    names = [of_kind(render(*COMMAND, "--set", f"image.tag={tag}"), "Pod")[0]["metadata"]["name"] for tag in "aab"]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_token_that_is_spent_may_be_deleted() -> None:
+    for more in ((), ("--set", "bootstrap.token=,bootstrap.existingSecret.name=mine")):
+        volumes = {one["name"]: one for one in pods_of(render(*COMMAND, *more))["bootstrap"]["volumes"]}
+        assert volumes["token"]["secret"]["optional"] is True
+
+
+def test_what_the_chart_sets_is_not_set_twice() -> None:
+    objects = render(*COMMAND, *with_ci("air-gap"))
+    names = {name for pod in pods_of(objects).values() for name in environment_of(pod) if name.startswith("DAALU_")}
+    for name in names:
+        with pytest.raises(Refused, match=name):
+            render(*COMMAND, "--set-json", f'extraEnv=[{{"name":"{name}","value":"x"}}]')
+    with pytest.raises(Refused, match="volume scratch"):
+        render(*COMMAND, "--set-json", 'extraVolumes=[{"name":"scratch","emptyDir":{}}]')
+    assert render(*COMMAND, "--set-json", 'extraEnv=[{"name":"HTTPS_PROXY","value":"http://proxy:3128"}]')

@@ -18,4 +18,4 @@ async def main(name: str, config: wgpy.InterfaceConfig) -> None:
 
 
 path = pathlib.Path(sys.argv[1])
-trio.run(main, path.stem, wgpy.InterfaceConfig.from_ini(path.read_text()))
+trio.run(main, path.stem, wgpy.InterfaceConfig.from_ini(path.read_bytes()))

@@ -30,9 +30,9 @@ OF_THEIR_OWN = {
 # Tests of the stack by what is done to it, beside those by module.
 OF_SUITES = ("test_clients", "test_closing_twice", "test_gate", "test_httpproxy", "test_paramiko", "test_programs")
 CORE = [
-    "wgpy.errors", "wgpy.constants", "wgpy.crypto.aead", "wgpy.crypto.xchacha", "wgpy.wire.messages", "wgpy.wire.ip",
-    "wgpy.keys", "wgpy.config", "wgpy.uapi", "wgpy.noise.handshake", "wgpy.dataplane.merge", "wgpy.dataplane.split",
-    "wgpy.dataplane.transport", "wgpy.protocol.engine",
+    "wgpy.errors", "wgpy.foreign", "wgpy.constants", "wgpy.crypto.aead", "wgpy.crypto.xchacha", "wgpy.wire.messages",
+    "wgpy.wire.ip", "wgpy.keys", "wgpy.config", "wgpy.uapi", "wgpy.noise.handshake", "wgpy.dataplane.merge",
+    "wgpy.dataplane.split", "wgpy.dataplane.transport", "wgpy.protocol.engine",
 ]  # fmt: skip
 
 

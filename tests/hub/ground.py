@@ -40,9 +40,19 @@ class Clock:
     """The hub's clock."""
 
     at: float = START
+    was_set: float = 0.0
 
     def __call__(self) -> float:
         return self.at
+
+    def steady(self) -> float:
+        """The clock that nobody sets."""
+        return self.at - self.was_set
+
+    def set_by(self, seconds: float) -> None:
+        """Set it, while no time passes."""
+        self.at += seconds
+        self.was_set += seconds
 
     def forward(self, seconds: float) -> None:
         self.at += seconds
@@ -105,7 +115,7 @@ class Ground:
             envelope=Envelope(MASTER),
             settings=Settings(data=folder, **(values | more)),
             now=clock,
-            monotonic=clock,
+            monotonic=clock.steady,
             live=Live(clock),
             passwords=Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
             hub_key=bytes(wgpy.PrivateKey(HUB_KEY).public_key),

@@ -120,3 +120,30 @@ async def test_a_kept_connection_that_died_is_not_used_for_what_must_not_be_repe
             nursery.start_soon(serve)
             assert await answered(upstream, "POST") == b"{}"
         assert len(line.ends) == dialled
+
+
+async def test_the_rest_of_a_body_is_taken_after_the_edge_stopped_reading_it() -> None:
+    """Its sender must come to read the answer that the edge gave in the middle."""
+    line, pieces = Line(), 0
+    upstream = Upstream(cast(Wire, line))
+    is_sent = trio.Event()
+
+    async def hang_up() -> None:
+        raise trio.BrokenResourceError
+
+    async def body(send: Callable[[bytes], Awaitable[None]]) -> None:
+        nonlocal pieces
+        line.mine[0].send_stream.send_all_hook = hang_up
+        for _ in range(100):
+            await send(bytes(1000))
+            pieces += 1
+        is_sent.set()
+
+    async def answer_early() -> None:
+        await is_sent.wait()
+        await line.ends[0].send_all(OK.replace(b"200 OK", b"413 Too Large"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_early)
+        async with upstream.request("cl_1", "POST", "/", [], body, length=10**6) as answer:
+            assert (answer.status, pieces) == (413, 100)

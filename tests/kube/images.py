@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,13 +21,8 @@ from pathlib import Path
 from tests.kube.build import cache
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Python and what its standard library needs: unpacked, with no shell and no package manager beside it.
-BASE_PACKAGES = (
-    "ca-certificates", "libbz2-1.0", "libc6", "libcrypt1", "libdb5.3", "libexpat1", "libffi8", "libgcc-s1",
-    "liblzma5", "libncursesw6", "libnsl2", "libpython3.11-minimal", "libpython3.11-stdlib", "libreadline8",
-    "libsqlite3-0", "libssl3", "libstdc++6", "libtinfo6", "libtirpc3", "libuuid1", "media-types",
-    "python3.11-minimal", "tzdata", "zlib1g",
-)  # fmt: skip
+# What is taken by itself; Python and the libraries that it needs are looked up, since each release names them anew.
+BESIDE_PYTHON = ("ca-certificates", "libstdc++6", "media-types", "tzdata", "zlib1g")
 
 _PATH = "PATH=/usr/local/bin:/usr/bin:/bin:/sbin:/usr/sbin"
 
@@ -62,6 +58,34 @@ def write_image(path: Path, name: str, files: Mapping[str, Path], entrypoint: Se
     return path
 
 
+def _dependencies(package: str) -> list[str]:
+    """What a package of this machine's release depends on, real packages only."""
+    command = ["apt-cache", "depends", "--important", "--no-recommends", package]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    words = [line.strip(" |").partition("epends: ")[2] for line in answer.stdout.splitlines()]
+    return [word for word in words if word and not word.startswith("<")]
+
+
+def base_python() -> str:
+    """The Python of this machine's release, such as `python3.11`."""
+    found = [name for name in _dependencies("python3-minimal") if re.fullmatch(r"python3\.\d+-minimal", name)]
+    assert found, "python3-minimal does not say which Python it is"
+    return found[0].removesuffix("-minimal")
+
+
+def base_packages(python: str) -> list[str]:
+    """Python, its standard library and the libraries below: no shell and no package manager beside it."""
+    found: set[str] = set()
+    left = [f"{python}-minimal", f"lib{python}-stdlib", "libstdc++6"]
+    while left:
+        package = left.pop()
+        if package not in found:
+            found.add(package)
+            # Libraries only: the scripts of an installation need more than what is installed.
+            left += [one for one in _dependencies(package) if one.startswith("lib")]
+    return sorted(found | set(BESIDE_PYTHON))
+
+
 def base_root() -> Path:
     """The root file system of the base image, from Debian's packages; made once."""
     root = cache() / "base-root"
@@ -69,20 +93,22 @@ def base_root() -> Path:
         return root
     shutil.rmtree(root, ignore_errors=True)
     packages = cache() / "debs"
-    packages.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "-q", "download", *BASE_PACKAGES], cwd=packages, check=True, capture_output=True)
+    shutil.rmtree(packages, ignore_errors=True)
+    packages.mkdir(parents=True)
+    python = base_python()
+    subprocess.run(["apt-get", "-q", "download", *base_packages(python)], cwd=packages, check=True, capture_output=True)
     root.mkdir(parents=True)
     for package in sorted(packages.glob("*.deb")):
         subprocess.run(["dpkg-deb", "--extract", str(package), str(root)], check=True)
     (root / "tmp").mkdir(exist_ok=True)
     (root / "tmp").chmod(0o1777)
-    (root / "usr/bin/python3").symlink_to("python3.11")
+    (root / "usr/bin/python3").symlink_to(python)
     return root
 
 
 def application_folder(extra: str, folder: Path) -> Path:
     """What the Dockerfile's one RUN makes: the project with an extra, by the Python version of the base."""
-    python = shutil.which("python3.11") or sys.executable
+    python = shutil.which(base_python()) or sys.executable
     environment = {**os.environ, "INTERPRETER": "/usr/bin/python3"}
     subprocess.run(
         [python, str(REPOSITORY / "images/install.py"), extra, str(folder)],

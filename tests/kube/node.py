@@ -161,9 +161,13 @@ class Node:
         self._containerd = self.sandbox.spawn(
             "containerd", "containerd", "--config", str(self.folder / "containerd.toml"), "--log-level=warn"
         )
-        eventually("containerd answers", lambda: self._alive(self._containerd) and "Client" in self.ctr("version"))
+        eventually("containerd answers", lambda: self._alive(self._containerd) and self._serves_kubernetes())
         if PAUSE_IMAGE not in self.ctr("images", "ls", "-q"):
             self.import_image(make_pause_image(self.folder / "pause.tar"))
+        self._start_kubelet()
+        eventually("the node is ready", self._is_ready)
+
+    def _start_kubelet(self) -> None:
         self._kubelet = self.sandbox.spawn(
             "kubelet",
             str(binaries() / "kubelet"),
@@ -174,7 +178,10 @@ class Node:
             f"--hostname-override={self.name}",
             f"--node-ip={ADDRESS}",
         )
-        eventually("the node is ready", self._is_ready)
+
+    def _serves_kubernetes(self) -> bool:
+        rows = [line.split() for line in self.ctr("plugins", "ls").splitlines()]
+        return any(row[:2] == ["io.containerd.grpc.v1", "cri"] and row[-1] == "ok" for row in rows)
 
     def _alive(self, process: Process | None) -> bool:
         assert process is not None
@@ -182,7 +189,10 @@ class Node:
         return True
 
     def _is_ready(self) -> bool:
-        self._alive(self._kubelet)
+        # A kubelet that cannot do its work yet ends; on a machine of its own the init system starts it again.
+        if self._kubelet is not None and not self._kubelet.is_running:
+            self._start_kubelet()
+            return False
         conditions = self.control_plane.get("node", self.name)["status"]["conditions"]
         ready = next(one for one in conditions if one["type"] == "Ready")
         # After a reboot the old word of the last run still stands.

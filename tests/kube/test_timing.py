@@ -151,8 +151,7 @@ def test_a_proxied_get_beside_the_direct_one(joined: tuple[Stage, str]) -> None:
     stage.note("get through the hub, 200 times", summary(times[0]))
     stage.note("get from the API server itself, 200 times", summary(times[1]))
     stage.note("proxied get over the direct one, p50 of 200", more)
-    if more > 0.020:
-        pytest.xfail(f"{more * 1000:.0f} ms more instead of 20, at a load of {os.getloadavg()[0]:.1f}")
+    assert more <= 0.020, f"{more * 1000:.0f} ms more, at a load of {os.getloadavg()[0]:.1f}"
 
 
 TALKER = f"""
@@ -197,10 +196,7 @@ def test_a_hundred_megabytes_of_logs(joined: tuple[Stage, str]) -> None:
     finally:
         stage.plane.kubectl("delete", "pod", "-n", "default", "talker", "--grace-period=0", "--force")
     speed = stage.times[f"logs of {MEGABYTES} MB through the tunnel, Mbit/s"]
-    if speed < 100:
-        pytest.xfail(
-            f"{speed} of 100 Mbit/s: on few cores the system calls of edge, hub and reader share what there is"
-        )
+    assert speed >= 100, f"{speed} of 100 Mbit/s, at a load of {os.getloadavg()[0]:.1f}"
 
 
 def test_an_uninstall_whose_pod_cannot_say_goodbye(joined: tuple[Stage, str]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wgpy.cli.parser import add_command, colour
+from wgpy.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
     from wgpy.cli.parser import Commands, Parser
 
-__all__ = ["add_to", "read_text"]
+__all__ = ["add_to", "read_octets"]
+
+_LONGEST: Final = 64 << 20
 
 
 def add_to(commands: Commands[Parser]) -> None:
@@ -30,26 +33,24 @@ def add_to(commands: Commands[Parser]) -> None:
     parser.add_argument("--json", action="store_true", help="print a list of findings for programs")
 
 
-def read_text(path: str) -> str:
+def read_octets(path: str) -> bytes:
     """A configuration file; `-` is standard input.
 
     Raises:
         OSError: it cannot be read.
-        ConfigError: it is no text.
+        ConfigError: it is far too long to be one.
     """
-    from wgpy.errors import ConfigError
-
-    octets = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    try:
-        return octets.decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no UTF-8 text") from None
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+        octets = file.read(_LONGEST + 1)
+    if len(octets) > _LONGEST:
+        raise ConfigError(f"{path} is longer than {_LONGEST >> 20} MiB: that is no configuration file")
+    return octets
 
 
 def _check(options: argparse.Namespace) -> int:
     from wgpy.config import check
 
-    found = check(read_text(options.file))
+    found = check(read_octets(options.file))
     name = "standard input" if options.file == "-" else options.file
     if options.json:
         print(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from wgpy.cli.check import read_text
+from wgpy.cli.check import read_octets
 from wgpy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_conf(conf: str | None) -> InterfaceConfig:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         print(f"wgpy: warning: others can read {path}, which holds a private key: chmod 600 {path}", file=sys.stderr)
     try:
-        config = InterfaceConfig.from_ini(read_text(str(path)))
+        config = InterfaceConfig.from_ini(read_octets(str(path)))
     except ConfigError as problem:
         raise ConfigError(f"{path}: {problem}; `wgpy check {path}` says more") from None
     if config.private_key is None:

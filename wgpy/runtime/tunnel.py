@@ -147,7 +147,7 @@ async def open_tunnel(
 
     Example:
         >>> async def main():
-        ...     config = wgpy.InterfaceConfig.from_ini(pathlib.Path("office.conf").read_text())
+        ...     config = wgpy.InterfaceConfig.from_ini(pathlib.Path("office.conf").read_bytes())
         ...     async with wgpy.open_tunnel(config) as tunnel:
         ...         async with await tunnel.net.open_tcp_stream("wiki.office.example", 80) as stream:
         ...             await stream.send_all(b"GET / HTTP/1.0\r\nHost: wiki.office.example\r\n\r\n")
@@ -316,7 +316,7 @@ async def open_interface(
 
     Example:
         >>> async def main():
-        ...     config = wgpy.InterfaceConfig.from_ini(pathlib.Path("wg0.conf").read_text())
+        ...     config = wgpy.InterfaceConfig.from_ini(pathlib.Path("wg0.conf").read_bytes())
         ...     async with wgpy.open_interface("wg0", config) as device:
         ...         async for event in device.events():
         ...             print(event)

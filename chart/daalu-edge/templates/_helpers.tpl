@@ -1,17 +1,21 @@
-{{/* Names. */}}
+{{/* Names: of letters, digits, "-" and ".", none of the two at an end, wherever they were cut. */}}
+{{- define "daalu-edge.cut" -}}
+{{- . | trunc 40 | trimAll "-." -}}
+{{- end }}
+
 {{- define "daalu-edge.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- include "daalu-edge.cut" (.Values.nameOverride | default .Chart.Name) -}}
 {{- end }}
 
 {{- define "daalu-edge.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- include "daalu-edge.cut" .Values.fullnameOverride -}}
 {{- else -}}
 {{- $name := include "daalu-edge.name" . -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- include "daalu-edge.cut" .Release.Name -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- include "daalu-edge.cut" (printf "%s-%s" .Release.Name $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -24,33 +28,33 @@
 {{/* Names of what is not in a namespace: two releases in two namespaces must not meet. */}}
 {{- define "daalu-edge.clusterName" -}}{{ include "daalu-edge.fullname" . }}:{{ .Release.Namespace }}{{- end }}
 
-{{/* Labels that never change: selectors are frozen. */}}
-{{- define "daalu-edge.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "daalu-edge.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{/* A map as YAML, each value a string: what looks like a number or a truth value is text here. */}}
+{{- define "daalu-edge.texts" -}}
+{{- range $key, $value := . }}
+{{ $key | quote }}: {{ $value | toString | quote }}
+{{- end }}
 {{- end }}
 
-{{- define "daalu-edge.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "daalu-edge.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: daalu
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{/* Labels that never change: selectors are frozen. */}}
+{{- define "daalu-edge.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "daalu-edge.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
+
+{{/* Labels of objects. What the owner sets wins over what informs, never over what selectors and Helm look at. */}}
+{{- define "daalu-edge.labels" -}}
+{{- $own := include "daalu-edge.selectorLabels" . | fromYaml }}
+{{- $own = merge $own (dict "app.kubernetes.io/managed-by" .Release.Service) (dict "app.kubernetes.io/component" "") }}
+{{- $version := printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $info := dict "helm.sh/chart" $version "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "daalu" }}
+{{- include "daalu-edge.texts" (omit (merge $own .Values.commonLabels $info) "app.kubernetes.io/component") | trim }}
 {{- end }}
 
 {{/* Labels of pods: without versions, so that nothing restarts for a label. */}}
 {{- define "daalu-edge.podLabels" -}}
-{{ include "daalu-edge.selectorLabels" .root }}
-app.kubernetes.io/component: {{ .component }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- with .root.Values.podLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "daalu-edge.selectorLabels" .root | fromYaml }}
+{{- $own = set $own "app.kubernetes.io/component" .component }}
+{{- include "daalu-edge.texts" (merge $own .root.Values.podLabels .root.Values.commonLabels) | trim }}
 {{- end }}
 
 {{- define "daalu-edge.image" -}}
@@ -63,8 +67,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
+{{/* Names, or objects with a name as Kubernetes writes them; each once. */}}
 {{- define "daalu-edge.pullSecrets" -}}
-{{- with concat .Values.imagePullSecrets ((.Values.global).imagePullSecrets | default list) }}
+{{- $names := list }}
+{{- range concat .Values.imagePullSecrets ((.Values.global).imagePullSecrets | default list) }}
+{{- $names = append $names (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .) }}
+{{- end }}
+{{- with $names | uniq }}
 imagePullSecrets:
 {{- range . }}
   - name: {{ . | quote }}
@@ -86,6 +95,16 @@ imagePullSecrets:
 {{- end -}}
 {{- if and .Values.hub.caBundle .Values.hub.existingCASecret.name -}}
 {{- fail "hub.caBundle and hub.existingCASecret.name are both set: keep one of them" -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name (splitList " " (include "daalu-edge.ownVariables" $)) -}}
+{{- fail (printf "extraEnv: %s is the chart's to set: use the value that it comes from" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.extraVolumes -}}
+{{- if has .name (list "ca" "config" "scratch" "secret" "token" "tun") -}}
+{{- fail (printf "extraVolumes: the chart has a volume %s already: choose another name" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -123,10 +142,17 @@ hostAliases:
 {{/* Pod Security "restricted"; in tun mode uid 0, since Kubernetes gives effective capabilities to no other user. */}}
 {{- define "daalu-edge.podSecurity" -}}
 {{- $isTun := and (eq .root.Values.wg.mode "tun") (eq .component "edge") -}}
+{{- $user := .root.Values.runAsUser -}}
 runAsNonRoot: {{ not $isTun }}
-runAsUser: {{ ternary 0 (int64 .root.Values.runAsUser) $isTun }}
-runAsGroup: {{ int64 .root.Values.runAsUser }}
-fsGroup: {{ int64 .root.Values.runAsUser }}
+{{- if $isTun }}
+runAsUser: 0
+{{- else if not (kindIs "invalid" $user) }}
+runAsUser: {{ int64 $user }}
+{{- end }}
+{{- if not (kindIs "invalid" $user) }}
+runAsGroup: {{ int64 $user }}
+fsGroup: {{ int64 $user }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
@@ -142,6 +168,14 @@ capabilities:
 {{- end }}
 {{- end }}
 
+{{/* Every variable that the chart sets: a list that names one twice is refused by the API server. */}}
+{{- define "daalu-edge.ownVariables" -}}
+DAALU_CHART_VERSION DAALU_CLUSTER_IDENTITY DAALU_CONFIG_DIR DAALU_CONFIG_MAP DAALU_DEADLINE DAALU_DEPLOYMENT {{ "" -}}
+DAALU_HEALTH_PORT DAALU_HUB_CA_FILE DAALU_HUB_URL DAALU_LOG_LEVEL DAALU_NAMESPACE DAALU_READ_NAMESPACES {{ "" -}}
+DAALU_SECRET DAALU_SECRET_DIR DAALU_SELECTOR DAALU_SERVICE_ACCOUNT DAALU_TOKEN_FILE DAALU_WG_HEARTBEAT {{ "" -}}
+DAALU_WG_INTERFACE DAALU_WG_KEEPALIVE DAALU_WG_MODE DAALU_WG_MTU
+{{- end }}
+
 {{/* Environment that every command reads. */}}
 {{- define "daalu-edge.environment" -}}
 - name: DAALU_HUB_URL
@@ -155,9 +189,9 @@ capabilities:
     fieldRef:
       fieldPath: metadata.namespace
 - name: DAALU_SECRET
-  value: {{ include "daalu-edge.secretName" . }}
+  value: {{ include "daalu-edge.secretName" . | quote }}
 - name: DAALU_CONFIG_MAP
-  value: {{ include "daalu-edge.configName" . }}
+  value: {{ include "daalu-edge.configName" . | quote }}
 - name: DAALU_CLUSTER_IDENTITY
   value: {{ .Values.clusterIdentity.enabled | quote }}
 {{- with .Values.rbac.namespaces }}
@@ -167,7 +201,7 @@ capabilities:
 - name: DAALU_CHART_VERSION
   value: {{ .Chart.Version | quote }}
 - name: DAALU_LOG_LEVEL
-  value: {{ .Values.logLevel }}
+  value: {{ .Values.logLevel | quote }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -178,16 +212,16 @@ capabilities:
 {{- if .Values.hub.caBundle }}
 - name: ca
   configMap:
-    name: {{ include "daalu-edge.configName" . }}
+    name: {{ include "daalu-edge.configName" . | quote }}
     items:
       - key: ca.crt
         path: ca.crt
 {{- else if .Values.hub.existingCASecret.name }}
 - name: ca
   secret:
-    secretName: {{ .Values.hub.existingCASecret.name }}
+    secretName: {{ .Values.hub.existingCASecret.name | quote }}
     items:
-      - key: {{ .Values.hub.existingCASecret.key }}
+      - key: {{ .Values.hub.existingCASecret.key | quote }}
         path: ca.crt
 {{- end }}
 {{- end }}
@@ -225,11 +259,11 @@ template:
       {{- include "daalu-edge.podLabels" (dict "root" . "component" "bootstrap") | nindent 6 }}
     {{- with .Values.podAnnotations }}
     annotations:
-      {{- toYaml . | nindent 6 }}
+      {{- include "daalu-edge.texts" . | nindent 6 }}
     {{- end }}
   spec:
     restartPolicy: Never
-    serviceAccountName: {{ include "daalu-edge.bootstrapName" . }}
+    serviceAccountName: {{ include "daalu-edge.bootstrapName" . | quote }}
     automountServiceAccountToken: true
     enableServiceLinks: false
     terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
@@ -240,7 +274,7 @@ template:
     containers:
       - name: bootstrap
         image: {{ include "daalu-edge.image" . | quote }}
-        imagePullPolicy: {{ .Values.image.pullPolicy }}
+        imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
         args: [bootstrap]
         securityContext:
           {{- include "daalu-edge.containerSecurity" (dict "root" . "component" "bootstrap") | nindent 10 }}
@@ -266,7 +300,9 @@ template:
     volumes:
       - name: token
         secret:
-          secretName: {{ .Values.bootstrap.existingSecret.name | default (include "daalu-edge.tokenName" .) }}
+          secretName: {{ .Values.bootstrap.existingSecret.name | default (include "daalu-edge.tokenName" .) | quote }}
+          # A token that is spent may be deleted: a cluster that has joined needs none.
+          optional: true
           defaultMode: 0440
           items:
             - key: {{ ternary .Values.bootstrap.existingSecret.key "token" (ne .Values.bootstrap.existingSecret.name "") }}
@@ -283,4 +319,10 @@ template:
 {{- define "daalu-edge.jobName" -}}
 {{- $hash := printf "%s\n%s" (include "daalu-edge.jobSpec" .) .Values.bootstrap.token | sha256sum | trunc 8 -}}
 {{- printf "%s-%s" (include "daalu-edge.bootstrapName" .) $hash -}}
+{{- end }}
+
+{{/* TCP ports of the hub: those named, and the one of its address. */}}
+{{- define "daalu-edge.hubPorts" -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .Values.hub.url).host | trimPrefix ":" | default "443" -}}
+{{- append .Values.networkPolicy.hubPorts (int $port) | uniq | toJson -}}
 {{- end }}
