@@ -193,7 +193,18 @@ def parse_hello(message: Mapping[str, Any]) -> Hello:
         service_account=_text(message, "service_account", 2 * _NAME),
         namespace=_text(message, "namespace", _NAME),
         job=_optional(message, "job", _NAME),
+        clock_skew=_skew(message),
     )
+
+
+def _skew(message: Mapping[str, Any]) -> int | None:
+    """Seconds, of either sign; None where the clock is well, or the edge too old to say."""
+    value = message.get("clock_skew")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not -_U63 <= value <= _U63:
+        raise BadMessage("clock_skew is no number")
+    return value
 
 
 def parse_nodes(message: Mapping[str, Any]) -> NodesPart:

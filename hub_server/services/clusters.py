@@ -24,7 +24,7 @@ from hub_server.domain.token import INVITE_LIFETIME, Token, make_token, secret_h
 from hub_server.services import addresses
 from hub_server.services.core import Core, add_event
 from hub_server.services.paging import after, cursor_of, limit_of
-from hub_server.services.presence import Presence, Row
+from hub_server.services.presence import Presence, Row, clock_text
 from hub_server.services.releases import Releases
 from hub_server.services.views import (
     Actor,
@@ -60,6 +60,8 @@ _TROUBLING: Final = frozenset(
         Reason.INVITE_EXPIRED,
         Reason.TUNNEL_UP_API_UNREACHABLE,
         Reason.API_FORBIDDEN,
+        Reason.EDGE_TOKEN_REFUSED,
+        Reason.CLOCK_SKEW,
         Reason.VERSION_TOO_OLD,
         Reason.HANDSHAKE_REJECTED,
     }
@@ -534,8 +536,10 @@ class Clusters:
 def _detail(row: Row) -> str:
     if row.reason is Reason.TUNNEL_UP_API_UNREACHABLE:
         return f"tunnel up, API server unreachable from the edge pod: {row.api_errno or 'no answer'}"
-    if row.reason is Reason.API_FORBIDDEN:
+    if row.reason in (Reason.API_FORBIDDEN, Reason.EDGE_TOKEN_REFUSED):
         return row.api_detail
+    if row.reason is Reason.CLOCK_SKEW and row.clock_skew is not None:
+        return clock_text(row.clock_skew)
     return row.detail
 
 
