@@ -170,6 +170,10 @@ class _Checks:
             return Finding(False, snapshot.problem)
         return Finding(True, f"ready: {snapshot.config.cluster_id} at {snapshot.config.address}")
 
+    async def not_installed(self) -> Finding:
+        """In any pod but the edge's own: its account says nothing about the one that will be installed."""
+        return Finding(None, "not asked, nor permissions nor the edge's own handshake: this is not the edge's pod")
+
     async def handshake(self) -> Finding:
         """Ask the running edge beside us how its own goes."""
         try:
@@ -271,12 +275,11 @@ async def doctor(settings: Settings) -> int:
     if settings.hub_url:
         hops += [("dns", checks.dns), ("443", checks.port), ("tls", checks.tls), ("clock", checks.clock)]
         hops += [("udp", checks.udp)]
-    hops += [
-        ("api", checks.api),
-        ("permissions", checks.permissions),
-        ("secret", checks.secret),
-        ("handshake", checks.handshake),
-    ]
+    hops.append(("api", checks.api))
+    if settings.deployment or settings.secret_dir or settings.state_dir or not settings.hub_url:
+        hops += [("permissions", checks.permissions), ("secret", checks.secret), ("handshake", checks.handshake)]
+    else:
+        hops.append(("secret", checks.not_installed))
     return await checks.run(hops)
 
 

@@ -337,7 +337,13 @@ class Clusters:
         if core.ca_pem is not None:
             # A private authority: without it the Job could not know this hub.
             lines.append(f"--set-string hub.caBundle='{core.ca_pem.strip()}'")
-        host, _, port = core.endpoints[0].rpartition(":") if core.endpoints else (settings.public_host, "", "51820")
+        # A real handshake from inside the cluster: a datagram that only leaves says nothing about the way.
+        check = [
+            "kubectl run daalu-doctor --rm -i --restart=Never",
+            f"--image={settings.edge_image}",
+            *([f"--env=DAALU_HUB_CA_PEM='{core.ca_pem.strip()}'"] if core.ca_pem is not None else []),
+            f"-- doctor --hub-url {settings.public_url}",
+        ]
         return InviteCreated(
             id=token.id,
             cluster_id=cluster_id,
@@ -345,7 +351,7 @@ class Clusters:
             command=" \\\n  ".join(lines),
             expires_at=now + INVITE_LIFETIME,
             undo_command=f"helm uninstall -n {NAMESPACE} {RELEASE}",
-            egress_check=f"nc -vzu {host.strip('[]')} {port}",
+            egress_check=" \\\n  ".join(check),
         )
 
     # --- acts --------------------------------------------------------------------------------------------------------

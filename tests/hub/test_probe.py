@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from edge_agent.contract import encode_key
 from edge_agent.doctor import doctor
 from edge_agent.settings import Settings as EdgeSettings
 from edge_agent.udpcheck import shake_hands
+from hub_server.domain.records import PeerRecord
 from hub_server.services import joining
 from tests.hub.whole import whole_hub
 
@@ -78,9 +80,13 @@ async def test_a_probe_makes_way_for_a_cluster_with_the_same_key(tmp_path: Path)
     """Who shows a key first and redeems a token with it then has a tunnel like anybody else."""
     with trio.fail_after(PATIENCE):
         async with whole_hub(tmp_path) as whole:
-            key = bytes(wgpy.PrivateKey.generate().public_key)
+            key = wgpy.PrivateKey.generate()
             wire = whole.hub.core.wire
-            assert wire.put_probe(key)
-            wire.drop_probe(key)
-            assert wire.put_probe(key)
-            assert not wire.put_probe(key)
+            hub_key, at = bytes(wire.public_key), wgpy.Endpoint("127.0.0.1", wire.port)
+            assert wire.put_probe(bytes(key.public_key))
+            wire.put_peer(
+                PeerRecord("cl_x", whole.tenant_id, bytes(key.public_key), bytes(32), IPv4Address("100.96.0.9"))
+            )
+            assert not wire.put_probe(bytes(key.public_key))
+            wire.drop_probe(bytes(key.public_key))
+            assert await shake_hands(bytes(key), hub_key, at, patience=20) == "answered", "the peer stays"
