@@ -15,29 +15,25 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import anycorn
 import trio
-from anycorn.typing import Framework
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import hub_server
 import wgpy
-from hub_server import api, bootstrap, jobs, supervise, tls, web
+from hub_server import api, bootstrap, http, jobs, supervise, tls, web
 from hub_server.auth.middleware import Authentication
 from hub_server.auth.passwords import Passwords
 from hub_server.control import serve_control
 from hub_server.domain.errors import Unavailable
+from hub_server.door import Door, application, explaining, limits_of
 from hub_server.keyfiles import ensure_secret, lock_folder
 from hub_server.kubeproxy import KubeProxy
-from hub_server.misplaced import is_misplaced, serve_hint
 from hub_server.rooms import USUAL, Limits, Share
 from hub_server.services import Services, build
 from hub_server.services.core import Core
@@ -54,12 +50,7 @@ __all__ = ["Hub", "open_hub", "open_store", "serve"]
 
 _log = logging.getLogger("hub")
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_BACKLOG = 512
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +62,7 @@ class Hub:
         core: the ground of its services.
         services: everything that it can do.
         presence: its rows.
+        server: its HTTPS port.
         first_password: of the administrator that this very start made; None otherwise.
     """
 
@@ -78,79 +70,8 @@ class Hub:
     core: Core
     services: Services
     presence: Presence
+    server: http.Server
     first_password: str | None
-
-
-class Door:
-    """The one HTTPS port: kubectl's requests go to its door as they are, everything else to pages and API."""
-
-    def __init__(self, site: Application, kubectl: Application, trusted: frozenset[str], public_url: str) -> None:
-        """Take the two applications, the proxies whose word about the visitor's address is taken, and our own name."""
-        self._site = site
-        self._kubectl = kubectl
-        self._trusted = trusted
-        self._public_url = public_url
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
-        scope["client"] = self._visitor(scope)
-        if scope["path"].startswith("/k8s/"):
-            await self._kubectl(scope, receive, send)
-        elif is_misplaced(scope):
-            await serve_hint(scope, receive, send, self._public_url)
-        else:
-            await self._site(scope, receive, send)
-
-    def _visitor(self, scope: Scope) -> tuple[str, int]:
-        """Who is at the other end: of proxies that we trust, the one that none of them is."""
-        client = scope.get("client") or ("", 0)
-        host, port = str(client[0]), int(client[1] or 0)
-        if host not in self._trusted:
-            return host, port
-        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        for hop in reversed([hop.strip() for line in named for hop in line.split(",")]):
-            host, port = hop[:64], 0
-            if hop not in self._trusted:
-                break
-        return host, port
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """What is to be started and stopped is `open_hub`'s: the server's own beginning and end have no meaning here."""
-    while True:
-        kind = (await receive())["type"]
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return
-
-
-class _HttpConfig(anycorn.Config):
-    """The server's configuration, from ours; keeps its TLS context where the certificate can be changed."""
-
-    def __init__(self, listener: socket.socket, certificate: tls.Certificate | None, drain: float) -> None:
-        super().__init__()
-        self.bind = [f"fd://{listener.detach()}"]
-        # HTTP/1.1 alone: an answer that breaks off must look broken to kubectl, and upgrades must be possible.
-        self.alpn_protocols = ["http/1.1"]
-        self.include_server_header = False
-        self.graceful_timeout = drain
-        self.shutdown_timeout = drain + 5
-        self.errorlog = logging.getLogger("hub.http")
-        self.accesslog = None
-        self.h11_max_incomplete_size = 64 * 1024
-        self.ssl_handshake_timeout = 10
-        self.keep_alive_timeout = 75
-        self.context: ssl.SSLContext | None = None
-        if certificate is not None:
-            self.certfile, self.keyfile = str(certificate.chain), str(certificate.key)
-
-    def create_ssl_context(self) -> ssl.SSLContext | None:
-        """The context of the listener."""
-        self.context = super().create_ssl_context()
-        return self.context
 
 
 def open_store(settings: Settings) -> tuple[Database, Envelope]:
@@ -224,13 +145,10 @@ async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) 
                     endpoints=settings.wireguard_endpoints,
                     ca_pem=certificate.ca_pem if certificate is not None else None,
                 )
-                async with _running(core, bytes(key), _HttpConfig(listener, certificate, settings.drain)) as (
-                    hub,
-                    config,
-                    nursery,
-                ):
-                    if certificate is not None and config.context is not None:
-                        supervise.start_kept(nursery, "certificate", tls.keep_fresh, certificate, config.context, own)
+                context = tls.server_context(certificate) if certificate is not None else None
+                async with _running(core, bytes(key), listener, context) as (hub, nursery):
+                    if certificate is not None and context is not None:
+                        supervise.start_kept(nursery, "certificate", tls.keep_fresh, certificate, context, own)
                     yield hub
     finally:
         os.close(lock)
@@ -238,8 +156,8 @@ async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) 
 
 @contextlib.asynccontextmanager
 async def _running(
-    core: Core, private_key: bytes, config: _HttpConfig
-) -> AsyncIterator[tuple[Hub, _HttpConfig, trio.Nursery]]:
+    core: Core, private_key: bytes, listener: socket.socket, context: ssl.SSLContext | None
+) -> AsyncIterator[tuple[Hub, trio.Nursery]]:
     settings = core.settings
     presence = Presence(core)
     services = build(core, presence)
@@ -267,23 +185,35 @@ async def _running(
         proxy = KubeProxy(
             wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
         )
-        door = Door(site(core, joining, services), proxy, frozenset(settings.trusted_proxies), settings.public_url)
-
+        server = _server(core, services, site(core, joining, services), proxy, context)
         shutdown, drained = trio.Event(), trio.Event()
 
-        async def stop() -> None:
-            await shutdown.wait()
-            core.live.close()
-
-        async def serve_http(task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-            await anycorn.serve(_framework(door), config, shutdown_trigger=stop, task_status=task_status, mode="asgi")
+        async def serve_http(*, task_status: trio.TaskStatus[None]) -> None:
+            await server.serve([listener], shutdown, task_status=task_status)
             drained.set()
 
         await supervise.start_server(nursery, "the HTTPS port", serve_http)
-        yield Hub(settings.public_url, core, services, presence, password), config, nursery
+        yield Hub(settings.public_url, core, services, presence, server, password), nursery
+        core.live.close()
         shutdown.set()
         await drained.wait()
         nursery.cancel_scope.cancel()
+
+
+def _server(
+    core: Core, services: Services, pages: http.Application, kubectl: http.Application, context: ssl.SSLContext | None
+) -> http.Server:
+    """The server of the HTTPS port, with as many places as there are descriptors to spare."""
+    settings = core.settings
+    most = settings.connections or http.places(http.raise_descriptor_limit())
+    room = http.Room(most, settings.connections_per_source or max(1, most // 4), settings.trusted_proxies)
+    service = http.Service(
+        Door(pages, kubectl, frozenset(settings.trusted_proxies), settings.public_url),
+        limits_of(settings),
+        explaining(services),
+        core.now,
+    )
+    return http.Server(service, room, context=context, drain=settings.drain)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -303,17 +233,11 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _framework(application: Application) -> Framework:
-    """Our ASGI types are Starlette's, the server's are its own; they mean the same."""
-    result: Any = application
-    return result  # type: ignore[no-any-return]
-
-
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def site(core: Core, joining: Joining, services: Services) -> Application:
+def site(core: Core, joining: Joining, services: Services) -> http.Application:
     """Everything but kubectl's door."""
 
     async def alive(_: Request) -> Response:
@@ -335,7 +259,7 @@ def site(core: Core, joining: Joining, services: Services) -> Application:
         *api.routes(services),
         *web.routes(services),
     ]
-    return Authentication(Starlette(routes=routes), services.accounts)
+    return Authentication(application(routes, explaining(services)), services.accounts)
 
 
 async def serve(settings: Settings, announce: Callable[[Hub], None], stopping: trio.Event) -> None:

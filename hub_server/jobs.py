@@ -31,7 +31,7 @@ IDEMPOTENCE_FOR: Final = 86400.0
 
 async def run_jobs(core: Core) -> None:
     """Run them until cancelled."""
-    notifier = Notifier(core.database, core.envelope, core.now, allow=core.settings.webhook_allow)
+    notifier = Notifier(core.database, core.envelope, core.now, core.webhooks)
     async with trio.open_nursery() as nursery:
         supervise.start_kept(nursery, "notifications", notifier.run)
         supervise.start_kept(nursery, "retention", _clean_forever, core)

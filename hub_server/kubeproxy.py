@@ -162,7 +162,8 @@ class KubeProxy:
             return
         remote = str((scope.get("client") or ("",))[0])
         now = self._wall_clock()
-        asked = _Asked(secrets.token_hex(8), now, trio.current_time(), remote, scope.get("method", "GET"))
+        request_id = scope.get("state", {}).get("request_id") or secrets.token_hex(8)
+        asked = _Asked(request_id, now, trio.current_time(), remote, scope.get("method", "GET"))
         answer = Answering(send, "websocket.http.response" if scope["type"] == "websocket" else "http.response")
         headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
         body = Body(receive, self._limits.request_body, is_wanted=scope["type"] == "http" and _has_body(headers))

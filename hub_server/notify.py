@@ -1,45 +1,47 @@
-"""Notifications: an outbox that is filled in the transaction of the event, and emptied by one task.
+"""Notifications: an outbox that is filled in the transaction of the event, and emptied channel by channel.
+
+    event -> enqueue -> outbox -> Notifier -> one task per channel that has something due -> webhook
 
 Each delivery is a JSON document, signed, with an id to drop duplicates; order per cluster is kept; tries go on for a
-day. A target is resolved once, refused if private, and dialled at the address that was judged; redirects are not
-followed. Nothing here ever makes a request wait. Source: product.md section 9.
+day. One channel delays no other: each has its own queue, bounded, and its own pace after failures; a tenant has a few
+deliveries at once. Nothing here ever makes a request wait. Source: product.md section 9.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import socket
-import ssl
-from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
-from urllib.parse import urlsplit
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
-import h11
 import structlog
 import trio
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import supervise
+from hub_server.domain.errors import Unavailable
 from hub_server.domain.names import new_id
 from hub_server.store import schema
 from hub_server.store.database import Database
 from hub_server.store.envelope import Envelope
+from hub_server.webhook import Refused, Unreachable, Webhooks
 
-KINDS = ("connected", "disconnected", "alert_opened", "alert_resolved", "update_available", "invite_used", "test")
-GIVE_UP_AFTER = 24 * 3600.0
-FIRST_WAIT, LONGEST_WAIT = 5.0, 1800.0
-TIMEOUT = 10.0
-ANSWER_LIMIT = 64 * 1024
-_NAT64 = IPv6Network("64:ff9b::/96")
+__all__ = ["KINDS", "Notifier", "enqueue"]
+
+KINDS: Final = (
+    "connected", "disconnected", "alert_opened", "alert_resolved", "update_available", "invite_used", "test",
+)  # fmt: skip
+# A message is given up after a day, if it was tried a few times: the clock may have been set meanwhile.
+GIVE_UP_AFTER: Final = 24 * 3600.0
+_LEAST_ATTEMPTS: Final = 8
+FIRST_WAIT: Final = 5.0
+LONGEST_WAIT: Final = 1800.0
+MOST_WAITING: Final = 1000  # messages of a channel; beyond it the oldest are given up
+PER_TENANT: Final = 4  # deliveries at once
+LOOK_EVERY: Final = 5.0
 
 log = structlog.get_logger("hub.notify")
-
-
-class Refused(Exception):
-    """The target may not be asked, or did not answer with 2xx."""
 
 
 def enqueue(
@@ -77,211 +79,177 @@ def enqueue(
                 next_attempt_at=at,
             )
         )
+        _give_up_oldest(connection, channel.id)
         ids.append(delivery)
     return ids
 
 
-def signature(secret: bytes, timestamp: int, body: bytes) -> str:
-    """The value of `Daalu-Signature`: a time and an HMAC-SHA256 over the time, a dot and the body."""
-    mac = hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={mac}"
+def _give_up_oldest(connection: Connection, channel_id: str) -> None:
+    """Keep the queue of a channel within its bound."""
+    deliveries = schema.deliveries
+    waiting = (deliveries.c.channel_id == channel_id) & deliveries.c.next_attempt_at.is_not(None)
+    newest_lost = (
+        select(deliveries.c.number).where(waiting).order_by(deliveries.c.number.desc()).offset(MOST_WAITING).limit(1)
+    )
+    if (number := connection.execute(newest_lost).scalar_one_or_none()) is not None:
+        given_up = update(deliveries).where(waiting, deliveries.c.number <= number)
+        connection.execute(given_up.values(next_attempt_at=None, error=f"given up: {MOST_WAITING} newer ones wait"))
 
 
-def check_url(url: str) -> str:
-    """Return what is wrong with the address of a webhook, or the empty string."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "that is not a URL"
-    if parts.scheme != "https":
-        return "a webhook is an https:// URL"
-    if not parts.hostname or parts.username or parts.password or parts.fragment or port == 0:
-        return "a webhook is https://HOST[:PORT]/PATH without credentials"
-    if any(ord(character) <= 32 or ord(character) >= 127 for character in url):
-        return "a URL has no spaces or special characters: encode them"
-    return ""
+@dataclass(slots=True)
+class _Pace:
+    """When a channel that does not answer is asked again."""
+
+    failures: int = 0
+    until: float = 0.0
+
+    def failed(self) -> None:
+        self.until = trio.current_time() + _wait(self.failures)
+        self.failures += 1
 
 
-def is_allowed(address: IPv4Address | IPv6Address, allowed: Sequence[str]) -> bool:
-    """Whether a webhook may go to an address: a global one, or one that the hub's administrator allows."""
-    if any(address in ip_network(network) for network in allowed):
-        return True
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_allowed(inner, allowed)
-    return address.is_global and not address.is_multicast
+def _wait(failures: int) -> float:
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures, 12)))
 
 
 class Notifier:
     """Empties the outbox."""
 
     def __init__(
-        self,
-        database: Database,
-        envelope: Envelope,
-        now: Callable[[], float],
-        *,
-        allow: Sequence[str] = (),
-        tls: ssl.SSLContext | None = None,
+        self, database: Database, envelope: Envelope, now: Callable[[], float], webhooks: Webhooks | None = None
     ) -> None:
-        """Take where the outbox is; `allow` are networks of private addresses that webhooks may go to."""
-        self._database, self._envelope, self._now, self._allow = database, envelope, now, tuple(allow)
-        self._tls = tls or ssl.create_default_context()
-        self._wake = trio.Event()
+        """Take where the outbox is, and who sends."""
+        self._database, self._envelope, self._now = database, envelope, now
+        self._webhooks = webhooks or Webhooks()
+        self._busy: set[str] = set()
+        self._paces: dict[str, _Pace] = {}
+        self._tenants: defaultdict[str, trio.CapacityLimiter] = defaultdict(lambda: trio.CapacityLimiter(PER_TENANT))
+        # What was tried while the database could not be written: it must not be sent again.
+        self._unsettled: dict[str, tuple[Any, float, str | None]] = {}
 
-    def wake(self) -> None:
-        """Something was put into the outbox."""
-        self._wake.set()
-
-    async def run(self, *, interval: float = 5.0) -> None:
+    async def run(self, *, interval: float = LOOK_EVERY) -> None:
         """Deliver what is due, until cancelled."""
-        while True:
-            self._wake = trio.Event()
-            try:
-                await self.deliver_due()
-            except Exception:
-                log.exception("outbox")
-            with trio.move_on_after(interval):
-                await self._wake.wait()
-
-    async def deliver_due(self) -> int:
-        """Try every channel's due messages in order; returns how many were delivered."""
-        due = await self._database.read(_due, self._now())
-        delivered = 0
-
-        async def one_channel(messages: list[Any]) -> None:
-            nonlocal delivered
-            stuck: set[str | None] = (
-                set()
-            )  # clusters whose earlier message failed: the later ones wait, to keep the order
-            for message in messages:
-                if message.cluster_id in stuck:
-                    continue
-                if await self._deliver(message):
-                    delivered += 1
-                else:
-                    stuck.add(message.cluster_id)
-
+        self._busy.clear()
         async with trio.open_nursery() as nursery:
-            for messages in _by_channel(due):
-                supervise.start_once(nursery, "delivery", one_channel, messages, victim=messages[0].channel_id)
-        return delivered
+            while True:
+                await self.look(nursery)
+                await trio.sleep(interval)
 
-    async def _deliver(self, message: Any) -> bool:
-        now = self._now()
+    async def look(self, nursery: trio.Nursery) -> None:
+        """Start one task for each channel that has something due and is not at it."""
+        await self._settle_late()
+        waiting = await self._database.read(_channels_with_due, self._now())
+        now = trio.current_time()
+        self._paces = {channel: pace for channel, pace in self._paces.items() if channel in waiting}
+        for channel_id, (tenant_id, has_test) in waiting.items():
+            pace = self._paces.get(channel_id)
+            # Somebody who asks for a test wants to know now; how often they may is bounded where they ask.
+            is_paused = pace is not None and pace.until > now and not has_test
+            if channel_id in self._busy or is_paused:
+                continue
+            self._busy.add(channel_id)
+            supervise.start_once(nursery, "deliveries", self._serve, channel_id, tenant_id, victim=channel_id)
+
+    async def _serve(self, channel_id: str, tenant_id: str) -> None:
+        """Deliver what is due to one channel, in order, until it does not answer."""
+        try:
+            stuck: set[str | None] = set()
+            for message in await self._database.read(_due, channel_id, self._now()):
+                # An earlier message about the same cluster failed: the later ones wait, to keep the order.
+                if message.cluster_id in stuck or message.id in self._unsettled:
+                    continue
+                async with self._tenants[tenant_id]:
+                    error, is_alive = await self._deliver(message)
+                await self._settle(message, error)
+                if error is not None:
+                    stuck.add(message.cluster_id)
+                if not is_alive:
+                    self._paces.setdefault(channel_id, _Pace()).failed()
+                    return
+                self._paces.pop(channel_id, None)
+        finally:
+            self._busy.discard(channel_id)
+
+    async def _deliver(self, message: Any) -> tuple[str | None, bool]:
+        """Try one message; what went wrong, and whether the channel answers at all."""
         try:
             secret = self._envelope.open(message.secret, message.channel_id)
-            with trio.fail_after(TIMEOUT):
-                await self._post(message.url, message.body.encode(), secret, message.id, int(now))
-            error = None
-        except (
-            Refused,
-            OSError,
-            ValueError,
-            trio.TooSlowError,
-            h11.ProtocolError,
-            trio.BrokenResourceError,
-        ) as problem:
-            error = str(problem) or type(problem).__name__
-        await self._database.write(_settle, message, self._now(), error)
-        return error is None
+            body, at = message.body.encode(), int(self._now())
+            await self._webhooks.post(message.url, body, secret=secret, delivery=message.id, timestamp=at)
+        except Refused as refused:
+            return str(refused), True
+        except Unreachable as unreachable:
+            return str(unreachable), False
+        except ValueError:
+            return "its secret cannot be opened: make the channel anew", False
+        return None, True
 
-    async def _post(self, url: str, body: bytes, secret: bytes, delivery: str, timestamp: int) -> None:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 443
-        stream = await self._connect(host, port)
-        async with stream:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            headers = [
-                ("Host", parts.netloc),
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                ("User-Agent", "daalu-hub"),
-                ("Daalu-Delivery", delivery),
-                ("Daalu-Signature", signature(secret, timestamp, body)),
-                ("Connection", "close"),
-            ]
-            connection = h11.Connection(h11.CLIENT)
-            events: list[Any] = [
-                h11.Request(method="POST", target=target, headers=headers),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ]
-            await stream.send_all(b"".join(connection.send(event) or b"" for event in events))
-            status = await _status(connection, stream)
-        if not 200 <= status < 300:
-            raise Refused(f"answered {status}" + (": redirects are not followed" if 300 <= status < 400 else ""))
+    async def _settle(self, message: Any, error: str | None) -> None:
+        at = self._now()
+        try:
+            await self._database.write(_settle, message, at, error)
+        except Unavailable:
+            self._unsettled[message.id] = (message, at, error)
 
-    async def _connect(self, host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        for address in addresses:
-            if not is_allowed(ip_address(address.split("%")[0]), self._allow):
-                raise Refused(f"{host} is at the private address {address}, which webhooks may not go to")
-        # By the address that was judged, not by the name: it could resolve to something else the second time.
-        plain = await trio.open_tcp_stream(addresses[0], port)
-        stream = trio.SSLStream(plain, self._tls, server_hostname=host, https_compatible=True)
-        await stream.do_handshake()
-        return stream
+    async def _settle_late(self) -> None:
+        for delivery, (message, at, error) in list(self._unsettled.items()):
+            await self._database.write(_settle, message, at, error)
+            del self._unsettled[delivery]
 
 
-async def _status(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> int:
-    seen = 0
-    while True:
-        event = connection.next_event()
-        if isinstance(event, h11.Response):
-            return event.status_code
-        if event is h11.NEED_DATA:
-            data = await stream.receive_some(16384)
-            seen += len(data)
-            if seen > ANSWER_LIMIT:
-                raise Refused("the answer has no end")
-            connection.receive_data(bytes(data))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise Refused("closed without an answer")
+# --- units of work ---------------------------------------------------------------------------------------------------
 
 
-def _by_channel(due: Iterable[Any]) -> list[list[Any]]:
-    channels: dict[str, list[Any]] = {}
-    for message in due:
-        channels.setdefault(message.channel_id, []).append(message)
-    return list(channels.values())
+def _is_due(now: float) -> Any:
+    """Due, or put off by a clock that was ahead further than anything is ever put off."""
+    at = schema.deliveries.c.next_attempt_at
+    return (at <= now) | (at > now + 2 * LONGEST_WAIT)
 
 
-def _due(connection: Connection, now: float) -> list[Any]:
+def _channels_with_due(connection: Connection, now: float) -> dict[str, tuple[str, bool]]:
+    """Of each channel that has something due: its tenant, and whether a test message is new among it."""
+    deliveries, channels = schema.deliveries, schema.channels
+    due = select(deliveries.c.id).where(deliveries.c.channel_id == channels.c.id, _is_due(now))
+    is_test = (deliveries.c.kind == "test") & (deliveries.c.attempts == 0)
+    found = (
+        select(channels.c.id, channels.c.tenant_id, due.where(is_test).exists().label("has_test"))
+        .where(channels.c.deleted_at.is_(None))
+        .where(due.exists())
+    )
+    return {row.id: (row.tenant_id, bool(row.has_test)) for row in connection.execute(found)}
+
+
+def _due(connection: Connection, channel_id: str, now: float) -> list[Any]:
+    """What is due to a channel; nothing about a cluster of which an earlier message is put off."""
     deliveries, channels = schema.deliveries, schema.channels
     waiting = (
-        select(deliveries, channels.c.url, channels.c.secret, channels.c.deleted_at)
+        select(deliveries, channels.c.url, channels.c.secret, _is_due(now).label("is_due"))
         .join(channels, channels.c.id == deliveries.c.channel_id)
-        .where(deliveries.c.next_attempt_at.is_not(None), channels.c.deleted_at.is_(None))
+        .where(deliveries.c.channel_id == channel_id, deliveries.c.next_attempt_at.is_not(None))
+        .where(channels.c.deleted_at.is_(None))
         .order_by(deliveries.c.number)
-        .limit(500)
+        .limit(MOST_WAITING)
     )
     result, blocked = [], set()
     for row in connection.execute(waiting):
-        # An earlier message to the same place about the same cluster that is not due yet holds the later ones back.
-        if (row.channel_id, row.cluster_id) in blocked:
-            continue
-        if row.next_attempt_at > now:
-            blocked.add((row.channel_id, row.cluster_id))
-            continue
-        result.append(row)
+        if not row.is_due:
+            blocked.add(row.cluster_id)
+        elif row.cluster_id not in blocked:
+            result.append(row)
     return result
 
 
 def _settle(connection: Connection, message: Any, now: float, error: str | None) -> None:
     deliveries = schema.deliveries
+    attempts = message.attempts + 1
     if error is None:
         values: dict[str, Any] = {"delivered_at": now, "next_attempt_at": None, "error": None}
-    elif now - message.created_at >= GIVE_UP_AFTER:
+    elif now - message.created_at >= GIVE_UP_AFTER and attempts >= _LEAST_ATTEMPTS:
         values = {"next_attempt_at": None, "error": f"given up: {error}"[:500]}
+        # Those behind it were put off by the same: they are given up with it, once they are as old.
+        old = (deliveries.c.channel_id == message.channel_id) & deliveries.c.next_attempt_at.is_not(None)
+        old &= deliveries.c.created_at <= now - GIVE_UP_AFTER
+        connection.execute(update(deliveries).where(old).values(**values))
     else:
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(message.attempts, 12))
-        values = {"next_attempt_at": now + wait, "error": error[:500]}
-    connection.execute(
-        update(deliveries).where(deliveries.c.id == message.id).values(attempts=message.attempts + 1, **values)
-    )
+        values = {"next_attempt_at": now + _wait(message.attempts), "error": error[:500]}
+    connection.execute(update(deliveries).where(deliveries.c.id == message.id).values(attempts=attempts, **values))

@@ -29,6 +29,7 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
 
 
 class SettingsError(Exception):
@@ -85,7 +86,21 @@ class Settings(BaseModel):
     kubectl_watches_per_cluster: int = Field(2048, ge=1, description="Watches at one cluster, of all users.")
     bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
     bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
-    webhook_allow: Words = Field((), description="Networks of private addresses that webhooks may go to.")
+    webhook_allow: Networks = Field((), description="Networks of private addresses that webhooks may go to.")
+    connections: int = Field(
+        0, ge=0, description="HTTPS connections at once; 0: what the limit of descriptors allows, 10000 at most."
+    )
+    connections_per_source: int = Field(
+        0,
+        ge=0,
+        description="Those of one IPv4 address or IPv6 /64, but for trusted_proxies; 0: a quarter.",
+    )
+    handshake_timeout: float = Field(10, gt=0, description="Seconds that a TLS handshake may take.")
+    head_timeout: float = Field(15, gt=0, description="Seconds that the head of a request may take.")
+    body_timeout: float = Field(30, gt=0, description="Seconds without any octet of a request's body that end it.")
+    body_rate: float = Field(500, gt=0, description="Octets a second that a request's body must reach after that.")
+    idle_timeout: float = Field(75, gt=0, description="Seconds that a connection may rest between two requests.")
+    stall_timeout: float = Field(60, gt=0, description="Seconds after which who takes nothing of an answer is cut.")
     events_days: float = Field(90, gt=0, description="Days that events are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
     drain: float = Field(10, ge=0, description="Seconds that open requests may take to end after SIGTERM.")

@@ -37,6 +37,7 @@ __all__ = [
     "confined",
     "failed",
     "failures",
+    "leaves",
     "run_kept",
     "run_once",
     "start_kept",
@@ -186,27 +187,28 @@ def _take(name: str, victim: str, problem: BaseException) -> BaseException | Non
 
     A group of exceptions is taken apart by hand: `except*` wraps anew what is raised in it before Python 3.11.4.
     """
-    leaves = list(_leaves(problem))
-    faults = [leaf for leaf in leaves if isinstance(leaf, Exception) and not isinstance(leaf, Fatal)]
+    all_of_it = list(leaves(problem))
+    faults = [leaf for leaf in all_of_it if isinstance(leaf, Exception) and not isinstance(leaf, Fatal)]
     if faults:
         failed(name, victim, next((fault for fault in faults if not isinstance(fault, Unavailable)), faults[0]))
-    if (fatal := next((leaf for leaf in leaves if isinstance(leaf, Fatal)), None)) is not None:
+    if (fatal := next((leaf for leaf in all_of_it if isinstance(leaf, Fatal)), None)) is not None:
         return fatal
     if isinstance(problem, BaseExceptionGroup):
         return problem.split(Exception)[1]
     return None if isinstance(problem, Exception) else problem
 
 
-def _leaves(problem: BaseException) -> Iterator[BaseException]:
+def leaves(problem: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep; or the one that is none."""
     if isinstance(problem, BaseExceptionGroup):
         for one in problem.exceptions:
-            yield from _leaves(one)
+            yield from leaves(one)
     else:
         yield problem
 
 
 def _first(problem: BaseException) -> BaseException:
-    return next(_leaves(problem))
+    return next(leaves(problem))
 
 
 def _named(problem: BaseException) -> str:

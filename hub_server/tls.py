@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hub_server.keyfiles import write_private
 
-__all__ = ["Certificate", "ensure_own", "keep_fresh"]
+__all__ = ["Certificate", "ensure_own", "keep_fresh", "server_context"]
 
 _log = logging.getLogger("hub.tls")
 
@@ -49,6 +49,21 @@ class Certificate:
             ssl.SSLError: they are no PEM, or do not belong together.
         """
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key)
+
+
+def server_context(certificate: Certificate) -> ssl.SSLContext:
+    """How the hub speaks TLS: 1.2 or newer, and HTTP/1.1 in it.
+
+    Raises:
+        OSError, ssl.SSLError: as `Certificate.check`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client that insists on another protocol is told so by TLS; one that names none is spoken to in HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.load_cert_chain(certificate.chain, certificate.key)
+    return context
 
 
 def ensure_own(folder: Path, names: Sequence[str], now: datetime.datetime | None = None) -> Certificate:

@@ -61,22 +61,20 @@ class Authentication:
         if scope["type"] not in ("http", "websocket"):
             await self._application(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        request_id = state.setdefault("request_id", secrets.token_hex(8))
         actor = state["actor"] = await self._actor(scope, request_id)
 
-        async def send_with_id(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"daalu-request-id", request_id.encode())]
-                if scope.get("scheme") == "https":
-                    message["headers"].append((b"strict-transport-security", b"max-age=31536000"))
+        async def send_strictly(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and scope.get("scheme") == "https":
+                strict = (b"strict-transport-security", b"max-age=31536000")
+                message["headers"] = [*message.get("headers", ()), strict]
             await send(message)
 
         if actor is not None and actor.must_change_password and not _is_for_changing(scope):
-            await _change_first(scope)(scope, receive, send_with_id)
+            await _change_first(scope)(scope, receive, send_strictly)
         else:
-            await self._application(scope, receive, send_with_id)
+            await self._application(scope, receive, send_strictly)
 
     async def _actor(self, scope: Scope, request_id: str) -> Actor | None:
         if scope["path"].startswith(("/static/", "/healthz", "/readyz", "/v1/edge/")):

@@ -123,6 +123,10 @@ def target_untrusted(path: bytes, query: bytes) -> str:
         raise Malformed("the path or the query holds control characters")
     if _ESCAPED.search(decoded):
         raise Malformed("the path is encoded twice")
+    try:
+        decoded.decode()  # names may have letters of any script
+    except UnicodeDecodeError:
+        raise Malformed("the path is not UTF-8") from None
     segments = decoded.split(b"/")[1:]
     if b"." in segments or b".." in segments:
         raise Malformed("the path climbs")

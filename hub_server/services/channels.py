@@ -9,14 +9,16 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit, notify
-from hub_server.domain.errors import Conflict, Invalid, NotFound
+from hub_server.domain.errors import Conflict, Invalid, NotFound, TooMany
 from hub_server.domain.roles import Right
 from hub_server.services.core import Core
 from hub_server.services.views import Actor, ChannelView, DeliveryView, NewChannel
 from hub_server.store import schema
+from hub_server.webhook import check_url
 
 MOST: Final = 20  # channels of a tenant
 SHOWN: Final = 50  # deliveries
+TEST_EVERY: Final = 10.0  # seconds between two test messages of a channel
 
 
 class Channels:
@@ -40,10 +42,12 @@ class Channels:
         name, url = name.strip(), url.strip()
         if not 0 < len(name) <= 100:
             raise Invalid("name", "give the channel a name of at most 100 characters")
-        if len(url) > 2000 or (problem := notify.check_url(url)):
+        if len(url) > 2000 or (problem := check_url(url)):
             raise Invalid("url", "a URL has at most 2000 characters" if len(url) > 2000 else problem)
         if unknown := [kind for kind in kinds if kind not in notify.KINDS]:
             raise Invalid("kinds", f"no such event: {', '.join(unknown)}")
+        if problem := await core.webhooks.check_target(url):
+            raise Invalid("url", problem)
         channel_id, secret = core.id("ch"), secrets.token_urlsafe(32)
 
         def work(connection: Connection) -> ChannelView:
@@ -82,12 +86,13 @@ class Channels:
         await core.database.write(work)
 
     async def send_test(self, actor: Actor, tenant_id: str, channel_id: str) -> DeliveryView:
-        """Queue a test message."""
+        """Queue a test message. Raises TooMany: one was sent a moment ago, or is still being tried."""
         core = self._core
         await core.permit(actor, tenant_id, Right.MANAGE, "channel.test")
 
         def work(connection: Connection) -> DeliveryView:
             _channel(connection, tenant_id, channel_id)
+            _limit_tests(connection, channel_id, core.now())
             notify.enqueue(
                 connection,
                 random=core.random,
@@ -130,6 +135,21 @@ def _channel(connection: Connection, tenant_id: str, channel_id: str) -> Any:
     if row is None:
         raise NotFound()
     return row
+
+
+def _limit_tests(connection: Connection, channel_id: str, now: float) -> None:
+    """Let a test message pass now and then; it takes the place of one that failed."""
+    table = schema.deliveries
+    tests = (table.c.channel_id == channel_id) & (table.c.kind == "test")
+    last = connection.execute(select(table).where(tests).order_by(table.c.number.desc()).limit(1)).one_or_none()
+    if last is None:
+        return
+    if last.next_attempt_at is not None and last.attempts == 0:
+        raise TooMany("the last test message was not sent yet: see its result first", retry_after=TEST_EVERY)
+    if 0 <= now - last.created_at < TEST_EVERY:
+        raise TooMany(f"one test message every {TEST_EVERY:g} s", retry_after=TEST_EVERY - (now - last.created_at))
+    given_up = update(table).where(tests, table.c.next_attempt_at.is_not(None))
+    connection.execute(given_up.values(next_attempt_at=None, error="given up: a newer test message was sent"))
 
 
 def _view(connection: Connection, row: Any) -> ChannelView:

@@ -28,6 +28,7 @@ from hub_server.settings import Settings
 from hub_server.store import schema
 from hub_server.store.database import Database
 from hub_server.store.envelope import Envelope
+from hub_server.webhook import Webhooks
 
 REAUTH_LIFETIME = 300.0  # seconds that a typed password is good for
 
@@ -103,12 +104,14 @@ class Core:
     random: Callable[[int], bytes] = field(default=secrets.token_bytes)
     grounds: Grounds = field(init=False)  # what open streams stand on
     later: Later = field(init=False)
+    webhooks: Webhooks = field(init=False)
 
     def __post_init__(self) -> None:
         """Let whatever is committed be looked at: it may have taken a stream's ground away."""
         self.grounds = Grounds(self._lost)
         self.database.on_commit.append(self.grounds.look_soon)
         self.later = Later(self.database)
+        self.webhooks = Webhooks(self.settings.webhook_allow)
 
     async def _lost(self, grounds: Collection[Ground]) -> Mapping[Ground, str]:
         return await self.database.read(standing.lost, grounds, self.now(), self.settings)

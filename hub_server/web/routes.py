@@ -8,7 +8,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from hub_server.services import Services
-from hub_server.web import alerts, channels, cluster, clusters, profile, rbac, render, sign_in, site, wizard
+from hub_server.web import alerts, channels, cluster, clusters, profile, rbac, render, sign_in, wizard
 from hub_server.web.site import Handler, handle
 
 READ: tuple[tuple[str, Handler], ...] = (
@@ -70,12 +70,11 @@ class _Kept(StaticFiles):
 
 
 def routes(services: Services) -> list[BaseRoute]:
-    """The pages over these services, to be mounted at `/`; the last route answers what no other route knows."""
+    """The pages over these services."""
     return [
         Mount("/static", _Kept(directory=render.STATIC), name="static"),
         Route("/sign-in", sign_in.show(services), methods=["GET"]),
         Route("/sign-in", sign_in.submit(services), methods=["POST"]),
         *(Route(path, handle(services, handler), methods=["GET"]) for path, handler in READ),
         *(Route(path, handle(services, handler), methods=["POST"]) for path, handler in ACT),
-        Route("/{path:path}", site.not_found(services), methods=["GET", "HEAD"]),
     ]

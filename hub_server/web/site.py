@@ -16,7 +16,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from hub_server.domain.errors import HubError, NotFound, TooMany, Unauthenticated, Unavailable
+from hub_server.domain.errors import HubError, TooMany, Unauthenticated, Unavailable
 from hub_server.services import Services
 from hub_server.services.views import Actor, TenantView
 from hub_server.web import render
@@ -204,12 +204,3 @@ def error_page(
         # htmx swaps the answer of a refused request where the result would be.
         return render.answer(render.fragment("error.html", "note", context), refusal.status, headers)
     return render.answer(render.whole("error.html", context), refusal.status, headers)
-
-
-def not_found(services: Services) -> Callable[[Request], Awaitable[Response]]:
-    """For every address that is none."""
-
-    async def endpoint(request: Request) -> Response:
-        return error_page(NotFound("there is no page at this address"), getattr(request.state, "actor", None), services)
-
-    return endpoint

@@ -6,6 +6,7 @@ import socket
 
 import anyio
 import anyio.abc
+import anyio.streams.buffered
 import pytest
 import trio
 import trio.testing
@@ -88,3 +89,29 @@ async def test_a_name_that_nobody_knows(autojump_clock: trio.testing.MockClock) 
     async with joined_nets() as (_, b):
         with pytest.raises(socket.gaierror):
             await connect_tcp(b.net, "localhost", 80)
+
+
+async def test_one_client_ends_nothing_but_its_own_connection(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def serve(stream: anyio.abc.ByteStream) -> None:
+        word = await anyio.streams.buffered.BufferedByteReceiveStream(stream).receive_exactly(4)
+        if word == b"oops":
+            raise RuntimeError("a defect")
+        await stream.send(word.upper())
+        await stream.aclose()
+
+    async with joined_nets() as (a, b), trio.open_nursery() as nursery:
+        nursery.start_soon((await create_tcp_listener(b.net, 80)).serve, serve)
+        for octets in (b"ab", b"oops"):
+            bad = await connect_tcp(a.net, "10.0.0.2", 80)
+            await bad.send(octets)
+            await bad.send_eof()
+            with pytest.raises(anyio.BrokenResourceError):
+                await bad.receive()
+            good = await connect_tcp(a.net, "10.0.0.2", 80)
+            await good.send(b"word")
+            assert await good.receive() == b"WORD"
+        nursery.cancel_scope.cancel()
+    [told] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "10.0.0.1" in told.getMessage()

@@ -12,6 +12,7 @@ import pytest
 import wgpy
 from tests.adapters.farend import trusting
 from wgpy.adapters.asyncio import Tunnel, open_tunnel
+from wgpy.adapters.net import abort
 from wgpy.adapters.thread import TunnelThread
 
 LARGE = bytes(range(256)) * 130_000  # 33 MB
@@ -123,3 +124,83 @@ def test_a_server_in_the_tunnel(far: tuple[wgpy.InterfaceConfig, TunnelThread]) 
             return answer
 
     assert asyncio.run(main()) == b"QUIET"
+
+
+def test_one_client_ends_nothing_but_its_own_connection(
+    far: tuple[wgpy.InterfaceConfig, TunnelThread], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One hangs up inside `readexactly`, one meets a defect; both are reset or gone, and the third is served."""
+    config, thread = far
+    peers: list[object] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer.get_extra_info("peername")[0])
+        word = await reader.readexactly(4)
+        if word == b"oops":
+            raise RuntimeError("a defect")
+        writer.write(word.upper())
+        await writer.drain()
+
+    def dial(octets: bytes) -> bytes:
+        with thread.submit(thread.connect, "10.0.0.1", 8000).result() as client:
+            client.sendall(octets)
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(100), b""))
+
+    async def main() -> None:
+        async with open_tunnel(config) as tunnel:
+            serving = asyncio.create_task(tunnel.serve(serve, 8000))
+            await tunnel.ping("10.0.0.2", timeout=20)
+            for octets in (b"ab", b"oops"):
+                with pytest.raises(ConnectionResetError):
+                    await asyncio.to_thread(dial, octets)
+                assert await asyncio.to_thread(dial, b"word") == b"WORD"
+            assert not serving.done()
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await serving
+
+    asyncio.run(main())
+    assert peers == ["10.0.0.2"] * 4
+    [told] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "10.0.0.2" in told.getMessage()
+
+
+def test_a_server_outlasts_a_lack_of_descriptors(
+    far: tuple[wgpy.InterfaceConfig, TunnelThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, thread = far
+    lacks = [OSError(errno.EMFILE, "too many"), OSError(errno.EMFILE, "too many")]
+
+    async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.read()).upper())
+        await writer.drain()
+
+    def dial() -> bytes:
+        with thread.submit(thread.connect, "10.0.0.1", 8000).result() as client:
+            client.sendall(b"quiet")
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(100), b""))
+
+    async def main() -> None:
+        async with open_tunnel(config) as tunnel:
+            as_socket = tunnel._thread._as_socket
+
+            async def sometimes(stream: Any) -> socket.socket:
+                if lacks:
+                    await abort(stream)
+                    raise lacks.pop()
+                return await as_socket(stream)
+
+            monkeypatch.setattr(tunnel._thread, "_as_socket", sometimes)
+            serving = asyncio.create_task(tunnel.serve(shout, 8000))
+            await tunnel.ping("10.0.0.2", timeout=20)
+            for _ in range(2):
+                with pytest.raises(ConnectionResetError):
+                    await asyncio.to_thread(dial)
+            assert await asyncio.to_thread(dial) == b"QUIET"
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await serving
+
+    asyncio.run(main())

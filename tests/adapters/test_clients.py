@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import httpcore
 import httpx
 import pytest
 import requests
+import trio
 import urllib3
 
 import wgpy
@@ -18,6 +20,7 @@ from wgpy.adapters import asyncio as asyncio_face
 from wgpy.adapters.httpcore import backend
 from wgpy.adapters.httpx import transport
 from wgpy.adapters.requests import TunnelAdapter, session
+from wgpy.adapters.thread import TunnelThread
 from wgpy.adapters.urllib3 import pool_manager
 from wgpy.runtime.tunnel import open_tunnel
 
@@ -164,3 +167,68 @@ def test_urllib3(config: wgpy.InterfaceConfig) -> None:
             pool.request("GET", "http://10.0.0.2:1/")
         with pytest.raises(urllib3.exceptions.ConnectTimeoutError):
             pool.request("GET", "http://nowhere.test/", timeout=0.2)
+
+
+# --- connections that the server has closed meanwhile ----------------------------------------------------------------
+
+
+async def answer_once(stream: Any) -> None:
+    """A server that keeps no connection alive, and does not say so."""
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.fixture
+def impatient(far: tuple[wgpy.InterfaceConfig, TunnelThread]) -> wgpy.InterfaceConfig:
+    """The near end of a tunnel with such a server on port 81."""
+    config, thread = far
+    [listener] = thread.submit(thread.tunnel.net.open_tcp_listeners, 81).result()
+    thread.submit(trio.serve_listeners, answer_once, [listener])
+    return config
+
+
+def has_ended(response: httpx.Response) -> bool:
+    return bool(response.extensions["network_stream"].get_extra_info("is_readable"))
+
+
+async def test_a_connection_that_was_closed_while_idle_is_not_used_under_trio(impatient: wgpy.InterfaceConfig) -> None:
+    async with (
+        open_tunnel(impatient) as tunnel,
+        httpx.AsyncClient(transport=transport(tunnel, verify=trusting())) as client,
+    ):
+        for _ in range(3):
+            response = await client.get("http://10.0.0.2:81/")
+            assert response.text == "ok"
+            with trio.fail_after(20):
+                while not has_ended(response):  # noqa: ASYNC110 - nothing tells of it
+                    await trio.sleep(0.01)
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used_under_asyncio(impatient: wgpy.InterfaceConfig) -> None:
+    async def main() -> None:
+        async with (
+            asyncio_face.open_tunnel(impatient) as tunnel,
+            httpx.AsyncClient(transport=transport(tunnel, verify=trusting())) as client,
+        ):
+            for _ in range(3):
+                response = await client.get("http://10.0.0.2:81/")
+                assert response.text == "ok"
+                async with asyncio.timeout(20):
+                    while not has_ended(response):  # noqa: ASYNC110 - nothing tells of it
+                        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used_in_threads(impatient: wgpy.InterfaceConfig) -> None:
+    with (
+        wgpy.sync.open_tunnel(impatient) as tunnel,
+        httpx.Client(transport=transport(tunnel, verify=trusting())) as client,
+    ):
+        for _ in range(3):
+            response = client.get("http://10.0.0.2:81/")
+            assert response.text == "ok"
+            deadline = time.monotonic() + 20
+            while not has_ended(response):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)

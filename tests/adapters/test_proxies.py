@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -328,6 +329,33 @@ async def test_ready_and_metrics(observed: tuple[Observer, wgpy.Device, trio.Eve
         assert (await get(port, "/nothing"))[0] == 404
         assert (await get(port, "/ready", "POST"))[0] == 405
         assert await get(port, "/ready", "HEAD") == (200, "")
+        service.stop.set()
+
+
+async def test_a_handshake_that_was_over_before_anybody_looked_counts(
+    observed: tuple[Observer, wgpy.Device, trio.Event],
+) -> None:
+    """A client was faster than the observer: traffic flows, and no further handshake comes for two minutes."""
+    observer, device, answers = observed
+    answers.set()
+    async with device.events() as events:
+        with contextlib.suppress(TimeoutError):
+            await observer._net.ping("10.0.0.2")
+        async for event in events:
+            if isinstance(event, wgpy.HandshakeCompleted):
+                break
+    doors = Doors(socks5=(("127.0.0.1", 0),), observers=(("127.0.0.1", 0),))
+    service = Service()
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await run_service(
+                doors, LoopbackNet(), Gate(), stop=service.stop, observer=observer, on_open=service.opened
+            )
+
+        nursery.start_soon(run)
+        await service.is_open.wait()
+        assert await get(service.port("observe"), "/ready") == (200, "ready\n")
         service.stop.set()
 
 

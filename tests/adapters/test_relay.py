@@ -70,3 +70,27 @@ async def test_silence_ends_it(autojump_clock: trio.testing.MockClock) -> None:
     assert isinstance(outcome[0], TimeoutError)
     assert trio.current_time() - started == pytest.approx(400)
     assert await client.receive_some() == b""
+
+
+async def test_who_has_said_everything_is_waited_for_less_long(autojump_clock: trio.testing.MockClock) -> None:
+    client, first = trio.testing.memory_stream_pair()
+    second, server = trio.testing.memory_stream_pair()
+    outcome: list[BaseException | None] = []
+
+    async def run() -> None:
+        outcome.append(await relay(first, second, idle_timeout=7440, half_closed_timeout=240))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await trio.sleep(1000)
+        await client.send_all(b"question")
+        await client.send_eof()
+        assert await server.receive_some() == b"question"
+        # A slow answer is still let through, as long as it goes on.
+        for _ in range(3):
+            await trio.sleep(200)
+            await server.send_all(b"part")
+            assert await client.receive_some() == b"part"
+        started = trio.current_time()
+    assert trio.current_time() - started == pytest.approx(240)
+    assert isinstance(outcome[0], TimeoutError)

@@ -198,6 +198,38 @@ async def test_a_reset_in_the_tunnel_is_a_reset_for_the_client(gate: Gate) -> No
             await read_all(client)
 
 
+async def test_a_name_that_nobody_answers_for_keeps_no_other_datagram_waiting(gate: Gate) -> None:
+    class Slow(LoopbackNet):
+        asked = 0
+
+        async def getaddrinfo(self, host: str, port: int) -> list[Any]:
+            if host == "silent.test":
+                self.asked += 1
+                await trio.sleep_forever()
+            return await super().getaddrinfo(host, port)
+
+    net = Slow(echo_test="127.0.0.1")
+    async with trio.open_nursery() as nursery, serving(functools.partial(serve_client, net=net, gate=gate)) as proxy:
+        server = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        await server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        control = await trio.open_tcp_stream("127.0.0.1", proxy)
+        await control.send_all(b"\x05\x01\x00" + request(3, 1, bytes(4), 0))
+        reply = await receive_exactly(control, 12)
+        association = ("127.0.0.1", int.from_bytes(reply[10:]))
+        client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for number in range(100):
+            await client.sendto(encode_datagram(("silent.test", port), b"%d" % number), association)
+        await client.sendto(encode_datagram(("echo.test", port), b"heard"), association)
+        with trio.fail_after(20):
+            assert (await server.recvfrom(100))[0] == b"heard"
+        assert net.asked == 1
+        await control.aclose()
+        nursery.cancel_scope.cancel()
+    for one in (client, server):
+        one.close()
+
+
 async def test_udp_associate(gate: Gate) -> None:
     """Datagrams go to the address of their header, answers carry theirs, for as long as the TCP connection stands."""
     net = LoopbackNet(echo_test="127.0.0.1")

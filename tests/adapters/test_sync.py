@@ -39,7 +39,7 @@ def test_a_socket_is_genuine_and_half_closes(config: wgpy.InterfaceConfig) -> No
     with wgpy.sync.open_tunnel(config) as tunnel:
         for host in ("10.0.0.2", "fd00::2", "office.test"):
             with tunnel.create_connection((host, 7), timeout=20) as connection:
-                assert type(connection) is socket.socket
+                assert isinstance(connection, socket.socket)
                 assert select.select([], [connection], [], 5)[1]
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.sendall(b"question")
@@ -128,6 +128,9 @@ def test_servers_in_the_tunnel(far: tuple[wgpy.InterfaceConfig, TunnelThread]) -
         accepted, remote = listener.accept(timeout=20)
         with accepted, dialled.result() as client:
             assert remote[0] == "10.0.0.2"
+            assert accepted.getpeername() == remote
+            assert accepted.getsockname() == ("10.0.0.1", 8000)
+            assert client.getpeername() == ("10.0.0.1", 8000)
             client.sendall(b"hello")
             client.shutdown(socket.SHUT_WR)
             assert receive_all(accepted) == b"hello"

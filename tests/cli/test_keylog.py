@@ -76,8 +76,8 @@ def test_either_a_command_or_two_files(words: list[str], capsys: pytest.CaptureF
 
 
 def test_a_command_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["keylog", "keys", "--", "no-such-command-anywhere"]) == 1
-    assert "there is no command no-such-command-anywhere" in capsys.readouterr().err
+    assert main(["keylog", "keys", "--", "no-such-command-anywhere"]) == 127
+    assert "wgpy keylog: no-such-command-anywhere: No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("psk", [None, PresharedKey(b"\x42" * 32)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pathlib
 import subprocess
 import sys
@@ -90,3 +91,11 @@ def test_every_test_file_of_a_mirror_belongs_to_a_module() -> None:
         modules = {path.stem for path in (ROOT / "wgpy" / package).rglob("*")}
         tests = {path.stem for path in (ROOT / "tests" / package).glob("test_*.py")}
         assert {name.removeprefix("test_") for name in tests - whole} <= modules, package
+
+
+def test_no_except_star() -> None:
+    """What is raised in it comes out in a group of its own before Python 3.11.4."""
+    for package in ("wgpy", "edge_agent", "hub_server"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            found = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.TryStar)]
+            assert found == [], path

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import headers as edge_headers
 from hub_server.domain.headers import (
     ANSWER_FIELDS,
     REQUEST_FIELDS,
@@ -213,3 +214,38 @@ def test_a_refusal_is_a_status() -> None:
     status = json.loads(status_document(403, "Forbidden", "no", cause="X"))
     assert (status["kind"], status["code"], status["reason"], status["message"]) == ("Status", 403, "Forbidden", "no")
     assert status["details"]["causes"][0]["reason"] == "X"
+
+
+# --- the same policy at both ends -----------------------------------------------------------------------------------
+
+
+def test_hub_and_edge_pass_on_the_same_fields() -> None:
+    assert edge_headers.REQUEST_FIELDS == REQUEST_FIELDS
+    assert edge_headers.ANSWER_FIELDS == ANSWER_FIELDS
+
+
+@pytest.mark.parametrize("name", ["caf%C3%A9", "%D0%B8%D0%BC%D1%8F", "%E5%90%8D", "system%3Anode", "a%20b"])
+def test_names_of_every_script_mean_the_same_at_both_ends(name: str) -> None:
+    """A name that can be created can be read and deleted, too."""
+    path = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}".encode()
+    target = target_untrusted(path, b"")
+    assert target.encode() == path
+    edge_headers.check_target(target.encode())
+
+
+@pytest.mark.parametrize("name", ["%FF", "%C3", "%00", "%2e%2e", "a%2fb"])
+def test_what_one_end_refuses_in_a_name_the_other_refuses_as_well(name: str) -> None:
+    path = f"/api/v1/namespaces/{name}".encode()
+    with pytest.raises(Malformed):
+        target_untrusted(path, b"")
+    with pytest.raises(edge_headers.Refused):
+        edge_headers.check_target(path)
+
+
+def test_fields_that_may_repeat_are_all_kept_and_others_once() -> None:
+    fields = [(b"Vary", b"Accept"), (b"Vary", b"Accept-Encoding"), (b"Warning", b"a"), (b"Warning", b"b")]
+    kept = answer_untrusted([*fields, (b"ETag", b"1"), (b"ETag", b"2")])
+    assert [value for name, value in kept if name in (b"vary", b"warning")] == [
+        b"Accept", b"Accept-Encoding", b"a", b"b",
+    ]  # fmt: skip
+    assert [value for name, value in kept if name == b"etag"] == [b"1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,14 +13,14 @@ import trio
 
 from hub_server import supervise
 from tests.edge.fakekube import open_kube
-from tests.hub.whole import joined_edge, whole_hub
+from tests.hub.whole import Whole, joined_edge, whole_hub
 
 # Every task that a hub with one connected edge and one open page runs, by the name it is started with.
 KEPT = {
     "rows", "rows by time", "writing rows", "writes that wait", "jobs", "notifications", "retention", "certificate",
     "heartbeats", "control port", "grounds of streams", "sums of refusals",
 }  # fmt: skip
-ONCE = {"control connection", "calls after a start"}
+ONCE = {"control connection", "calls after a start", "connection", "request"}
 
 
 class Planted(Exception):
@@ -38,6 +39,10 @@ class Poison:
 
     def kill(self, name: str) -> None:
         self._deaths.pop(name, trio.Event()).set()
+
+    def spare(self, name: str) -> None:
+        """Those that run already do not die by the next `kill`."""
+        self._deaths.pop(name, None)
 
     async def _poisoned(self, name: str, work: Callable[..., Awaitable[object]], *args: Any, victim: str = "") -> bool:
         async def mortal() -> None:
@@ -64,6 +69,7 @@ async def test_each_task_that_dies_dies_alone(tmp_path: Path, monkeypatch: pytes
         whole.client() as client,
     ):
         await whole.until(lambda: "control connection" in poison.began)
+        assert (await client.get("/readyz")).status_code == 200
         assert set(poison.began) == KEPT | ONCE, "a task that this test does not know, or one that never ran"
         for name in sorted(KEPT | {"control connection"}):
             began, failed = poison.began[name], supervise.failures.get(name, 0)
@@ -79,3 +85,47 @@ async def test_each_task_that_dies_dies_alone(tmp_path: Path, monkeypatch: pytes
         assert (await whole.row(invite.cluster_id)).phase == "invited"
         events = (await whole.services.clusters.events(whole.admin, cluster_id, limit=50)).items
     assert [event.kind for event in events if event.kind.startswith("tunnel.")] == ["tunnel.connected"]
+
+
+async def open_page(whole: Whole) -> trio.SSLStream[trio.SocketStream]:
+    """A page that stays open, by a connection of its own; its first event came."""
+    context = ssl.create_default_context(cafile=str(whole.ca))
+    port = int(whole.hub.url.rpartition(":")[2])
+    stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=context, https_compatible=True)
+    cookie = f"__Host-daalu={whole.cookie}"
+    await stream.send_all(f"GET /t/default/clusters/live HTTP/1.1\r\nHost: hub\r\nCookie: {cookie}\r\n\r\n".encode())
+    assert await until_heard(stream, b"\r\n:\n\n")
+    return stream
+
+
+async def until_heard(stream: trio.abc.ReceiveStream, what: bytes) -> bool:
+    """Whether it was heard before the connection's end."""
+    heard = b""
+    with trio.fail_after(60):
+        while what not in heard:
+            try:
+                piece = await stream.receive_some()
+            except trio.BrokenResourceError:
+                return False
+            if not piece:
+                return False
+            heard += piece
+    return True
+
+
+@pytest.mark.parametrize("name", ["connection", "request"])
+async def test_a_connection_or_request_that_dies_dies_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    poison = Poison(monkeypatch)
+    async with whole_hub(tmp_path) as whole, await open_page(whole) as page:
+        poison.spare(name)
+        failed = supervise.failures.get(name, 0)
+        async with await open_page(whole) as victim:
+            poison.kill(name)
+            assert not await until_heard(victim, b"seen")
+        assert supervise.failures[name] == failed + 1
+        await whole.invite("seen")
+        assert await until_heard(page, b"seen")
+        async with whole.client() as client:
+            assert (await client.get("/sign-in")).status_code == 200

@@ -186,7 +186,7 @@ async def test_a_port_is_one_s_own(autojump_clock: trio.testing.MockClock) -> No
             assert listener.address[1] >= 1024
 
 
-async def test_serve_tcp_keeps_the_contract_of_trio(autojump_clock: trio.testing.MockClock) -> None:
+async def test_serve_tcp_serves_many_side_by_side(autojump_clock: trio.testing.MockClock) -> None:
     async def echo(stream: NetStream) -> None:
         async for octets in stream:
             await stream.send_all(octets)
@@ -223,27 +223,54 @@ async def test_a_handler_that_leaves_its_stream_open_has_said_everything(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handler_that_fails_resets_its_stream(autojump_clock: trio.testing.MockClock) -> None:
-    async def fail(stream: NetStream) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        RuntimeError("truth"),
+        OSError("away"),
+        EOFError(),
+        trio.BrokenResourceError(),
+        ExceptionGroup("several", [ValueError(), trio.ClosedResourceError()]),
+    ],
+)
+async def test_a_handler_that_fails_resets_its_stream_and_no_other(
+    problem: Exception, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def serve(stream: NetStream) -> None:
         await stream.send_all(b"half of the")
-        await stream.receive_some()
-        raise RuntimeError("truth")
+        if await stream.receive_some() == b"fail":
+            raise problem
+        await stream.send_all(b" truth")
 
-    async def ask(a: Host) -> None:
-        stream = await a.net.open_tcp_stream("10.0.0.2", 80)
-        assert await stream.receive_some() == b"half of the"
-        await stream.send_all(b"?")
+    async with joined_nets() as (a, b), trio.open_nursery() as nursery:
+        await nursery.start(b.net.serve_tcp, serve, 80)
+        good, bad = [await a.net.open_tcp_stream("10.0.0.2", 80) for _ in range(2)]
+        for stream in (good, bad):
+            assert await stream.receive_some() == b"half of the"
+        await bad.send_all(b"fail")
         with pytest.raises(trio.BrokenResourceError):
-            await stream.receive_some()
-        asked.set()
+            await bad.receive_some()
+        await good.send_all(b"go on")
+        assert await good.receive_some() == b" truth"
+        async with await a.net.open_tcp_stream("10.0.0.2", 80) as another:
+            assert await another.receive_some() == b"half of the"
+        nursery.cancel_scope.cancel()
+    is_defect = isinstance(problem, RuntimeError | ExceptionGroup)
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == is_defect
+    assert all("10.0.0.1" in record.getMessage() for record in told)
 
-    asked = trio.Event()
-    async with joined_nets() as (a, b), trio.open_nursery() as clients:
-        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="truth"), flatten_subgroups=True):
+
+async def test_who_stops_the_program_in_a_handler_stops_it(autojump_clock: trio.testing.MockClock) -> None:
+    async def stop(stream: NetStream) -> None:
+        raise KeyboardInterrupt
+
+    async with joined_nets() as (a, b):
+        with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
             async with trio.open_nursery() as nursery:
-                await nursery.start(b.net.serve_tcp, fail, 80)
-                clients.start_soon(ask, a)
-        await asked.wait()
+                await nursery.start(b.net.serve_tcp, stop, 80)
+                await a.net.open_tcp_stream("10.0.0.2", 80)
+                await trio.sleep_forever()
 
 
 async def test_all_that_wait_can_be_accepted_at_once(autojump_clock: trio.testing.MockClock) -> None:

@@ -19,6 +19,7 @@ import trio
 from anyio.abc import SocketAttribute
 
 from wgpy.adapters.net import abort
+from wgpy.runtime import victims
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,10 @@ __all__ = [
     "create_tcp_listener",
     "create_udp_socket",
 ]
+
+
+# What reading and writing raise here when the other end has gone.
+_HANG_UPS = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 async def connect_tcp(net: Net, host: str, port: int) -> ByteStream:
@@ -146,11 +151,22 @@ class Listener(anyio.abc.Listener[anyio.abc.ByteStream]):
         handler: Callable[[anyio.abc.ByteStream], Any],
         task_group: anyio.abc.TaskGroup | None = None,
     ) -> None:
-        """Run the handler for every connection, until cancelled."""
+        """Run the handler for every connection, until cancelled.
+
+        A connection whose handler raises is reset, and the exception logged; it ends nothing else.
+        """
+
+        async def handle(stream: ByteStream) -> None:
+            try:
+                await handler(stream)
+            except Exception as problem:
+                await stream.abort()
+                if not isinstance(problem, _HANG_UPS):
+                    victims.tell(problem, stream.extra(SocketAttribute.remote_address, "the tunnel"))
 
         async def accept(listener: Any, handlers: anyio.abc.TaskGroup) -> None:
             while True:
-                handlers.start_soon(handler, ByteStream(await listener.accept()))
+                handlers.start_soon(handle, ByteStream(await listener.accept()))
 
         async with anyio.create_task_group() as acceptors:
             for listener in self._listeners:

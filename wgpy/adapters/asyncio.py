@@ -10,20 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from wgpy.adapters.thread import TunnelThread
+from wgpy.runtime import victims
 from wgpy.runtime.tunnel import open_tunnel as open_trio_tunnel
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from wgpy.adapters.net import Address
     from wgpy.config import InterfaceConfig
 
 __all__ = ["Tunnel", "open_tunnel"]
+
+# Accepting goes on when this is over (trio's `serve_listeners` does the same).
+_LACK_OF_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_PAUSE: Final = 0.1
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -105,6 +112,9 @@ class Tunnel:
     ) -> None:
         """Listen in the tunnel and run the handler for every connection, until cancelled.
 
+        A connection whose handler raises is reset, and the exception logged; it ends nothing else. The writer's
+        `get_extra_info("peername")` is the client's address in the tunnel.
+
         Raises:
             OSError: EADDRINUSE, EADDRNOTAVAIL.
         """
@@ -112,20 +122,38 @@ class Tunnel:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
-                    connection, _ = await self._run(listener.accept, dispose=lambda accepted: accepted[0].close())
+                    try:
+                        connection, peer = await self._run(
+                            listener.accept, dispose=lambda accepted: accepted[0].close()
+                        )
+                    except OSError as problem:
+                        if problem.errno not in _LACK_OF_ROOM:
+                            raise
+                        victims.tell(problem, "the tunnel")
+                        await asyncio.sleep(_PAUSE)
+                        continue
                     connection.setblocking(False)
-                    tasks.create_task(self._handle(handler, connection))
+                    tasks.create_task(self._handle(handler, connection, peer))
         finally:
             self._thread.submit(listener.close)
 
-    async def _handle(self, handler: Callable[..., Awaitable[None]], connection: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=connection)
+    async def _handle(self, handler: Callable[..., Awaitable[None]], connection: socket.socket, peer: Address) -> None:
+        writer = None
         try:
-            # What goes wrong with one client concerns nobody else.
+            reader, writer = await asyncio.open_connection(sock=connection)
+            await handler(reader, writer)
+        except Exception as problem:
+            # The other end must not take what was cut short for the whole.
             with contextlib.suppress(OSError):
-                await handler(reader, writer)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if writer is not None:
+                writer.transport.abort()
+            victims.tell(problem, peer)
         finally:
-            writer.close()
+            if writer is None:
+                connection.close()
+            else:
+                writer.close()
 
     async def ping(self, host: str, *, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109 - as in the API
         """Seconds until a host answered an echo request of so many octets.

@@ -59,6 +59,15 @@ def _translated(timeout: type[Exception], other: type[Exception]) -> Iterator[No
         raise other(str(problem)) from problem
 
 
+def _is_readable(connection: Any) -> bool:
+    """Whether an idle connection has something to read: its server has said goodbye, and it is not to be used again."""
+    if connection.fileno() < 0:
+        return True
+    look = select.poll()  # unlike `select`, for any number of descriptors
+    look.register(connection.fileno(), select.POLLIN)
+    return bool(look.poll(0))
+
+
 # --- trio ------------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +142,8 @@ class _TrioStream(httpcore.AsyncNetworkStream):
         if info == "ssl_object" and isinstance(stream, trio.SSLStream):
             return stream._ssl_object
         plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        if info == "is_readable":
+            return plain.is_readable if hasattr(plain, "is_readable") else _is_readable(plain.socket)
         names = {"client_addr": "local_address", "server_addr": "remote_address"}
         return getattr(plain, names[info], None) if info in names else None
 
@@ -217,7 +228,10 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            return self._reader.at_eof()
+            # What was read ahead counts as well: nobody asked for it. There is no public word for it.
+            reader = self._reader
+            is_broken = reader.exception() is not None or self._writer.is_closing()
+            return bool(is_broken or reader.at_eof() or reader._buffer)  # type: ignore[attr-defined]
         return self._writer.get_extra_info(info)
 
 
@@ -287,6 +301,5 @@ class _SyncStream(httpcore.NetworkStream):
             case "socket":
                 return self._socket
             case "is_readable":
-                # An idle connection that has something to read was closed by the server.
-                return bool(select.select([self._socket], [], [], 0)[0])
+                return _is_readable(self._socket)
         return None

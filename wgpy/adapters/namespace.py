@@ -33,10 +33,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
-from wgpy.adapters.unwrap import unwrapped
+from wgpy.adapters.program import find_program
 from wgpy.constants import DEFAULT_MTU
 from wgpy.errors import DeviceError, TunnelClosed
 from wgpy.runtime.addressing import address_link
+from wgpy.runtime.groups import unwrapped
 from wgpy.runtime.resolving import resolve_endpoints_now
 from wgpy.runtime.tunnel import open_device
 from wgpy.tun.linux import LinuxTun, open_tun, tun_of_fd
@@ -224,7 +225,7 @@ def _become(channel: socket.socket, config: InterfaceConfig, argv: Sequence[str]
 
 def _exec(argv: Sequence[str]) -> int:
     try:
-        os.execvp(argv[0], list(argv))
+        os.execv(find_program(argv[0]), list(argv))
     except OSError as problem:
         os.write(2, f"wgpy exec: {argv[0]}: {problem.strerror}\n".encode())
         return 127 if problem.errno in (errno.ENOENT, errno.ENOTDIR) else 126

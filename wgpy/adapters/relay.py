@@ -36,7 +36,12 @@ class Traffic:
 
 
 async def relay(
-    first: Any, second: Any, *, idle_timeout: float = math.inf, traffic: Traffic | None = None
+    first: Any,
+    second: Any,
+    *,
+    idle_timeout: float = math.inf,
+    half_closed_timeout: float = math.inf,
+    traffic: Traffic | None = None,
 ) -> BaseException | None:
     """Copy both ways until both directions have ended, one stream broke, or nothing has moved for too long.
 
@@ -44,6 +49,7 @@ async def relay(
         first: a `Stream`.
         second: a `Stream`.
         idle_timeout: seconds without a single octet in either direction.
+        half_closed_timeout: the same once one direction has ended: its sender may have gone for good.
         traffic: counts.
 
     Returns:
@@ -52,19 +58,23 @@ async def relay(
     counted = traffic or Traffic()
     broken: list[BaseException] = []
     is_over = False
+    patience = idle_timeout
     # The deadline moves on with every octet.
     whole = trio.CancelScope(deadline=trio.current_time() + idle_timeout)
 
     async def copy(source: Stream, target: Stream, *, is_up: bool) -> None:
+        nonlocal patience
         try:
             while data := await source.receive_some(_CHUNK):
-                whole.deadline = trio.current_time() + idle_timeout
+                whole.deadline = trio.current_time() + patience
                 await target.send_all(data)
-                whole.deadline = trio.current_time() + idle_timeout
+                whole.deadline = trio.current_time() + patience
                 if is_up:
                     counted.up += len(data)
                 else:
                     counted.down += len(data)
+            patience = min(patience, half_closed_timeout)
+            whole.deadline = trio.current_time() + patience
             await target.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as problem:
             broken.append(problem)
@@ -79,7 +89,7 @@ async def relay(
                 nursery.start_soon(copy_down)
                 await copy(first, second, is_up=True)
         if not broken and whole.cancelled_caught:
-            broken.append(TimeoutError(f"nothing moved for {idle_timeout:g} s"))
+            broken.append(TimeoutError(f"nothing moved for {patience:g} s"))
         if not broken:
             await first.aclose()
             await second.aclose()

@@ -21,9 +21,17 @@ from wgpy.adapters.relay import relay
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from wgpy.adapters.net import Datagrams, Net
+    from wgpy.adapters.net import Address, Datagrams, Net
 
-__all__ = ["DatagramSocket", "datagram_pair", "open_socket", "pump_datagrams", "socket_of", "stream_pair"]
+__all__ = [
+    "DatagramSocket",
+    "TunnelSocket",
+    "datagram_pair",
+    "open_socket",
+    "pump_datagrams",
+    "socket_of",
+    "stream_pair",
+]
 
 # A closed socket and a half-closed one look alike to our end, until the kernel forgets the closed one after a minute
 # (tcp_fin_timeout); then a keep-alive probe is answered by a reset. Seconds.
@@ -34,10 +42,33 @@ _TCP_CLOSE: Final = 7
 _LARGEST_DATAGRAM: Final = 65535
 
 
-def stream_pair() -> tuple[socket.socket, socket.socket]:
+class TunnelSocket(socket.socket):
+    """One end of a pair that names the ends of the connection in the tunnel, not those of the pair.
+
+    TLS by `ssl.SSLContext.wrap_socket` makes a socket of its own, which names those of the pair.
+    """
+
+    names: tuple[Address, Address] | None = None
+
+    def getsockname(self) -> Any:
+        """Our address in the tunnel."""
+        return _as_name(self.names[0]) if self.names else super().getsockname()
+
+    def getpeername(self) -> Any:
+        """The peer's address in the tunnel."""
+        return _as_name(self.names[1]) if self.names else super().getpeername()
+
+
+def _as_name(address: Address) -> Any:
+    host, port = address
+    return (host, port, 0, 0) if ":" in host else (host, port)
+
+
+def stream_pair() -> tuple[TunnelSocket, socket.socket]:
     """Two connected sockets: the one to give away, and our end."""
     with socket.create_server(("127.0.0.1", 0), backlog=8) as listener:
-        theirs = socket.create_connection(listener.getsockname())
+        theirs = TunnelSocket(socket.AF_INET, socket.SOCK_STREAM)
+        theirs.connect(listener.getsockname())
         try:
             while True:
                 ours, peer = listener.accept()
@@ -79,6 +110,8 @@ async def open_socket(net: Net, host: str, port: int) -> AsyncIterator[socket.so
 def socket_of(stream: Any, nursery: trio.Nursery) -> socket.socket:
     """A blocking socket that is joined with a stream of the tunnel for as long as the nursery lives."""
     theirs, ours = stream_pair()
+    if hasattr(stream, "remote_address"):  # streams of the tunnel have names; others may
+        theirs.names = stream.local_address, stream.remote_address
     nursery.start_soon(_pump, stream, ours)
     return theirs
 
@@ -131,9 +164,8 @@ async def pump_datagrams(inside: Datagrams, ours: socket.socket) -> None:
 
     async def carry_in() -> None:
         while True:
-            datagram = await outside.recv(_LARGEST_DATAGRAM)
-            with contextlib.suppress(OSError):  # a datagram may be lost
-                await inside.send(datagram)
+            with contextlib.suppress(OSError):  # a datagram may be lost, and the other end may be closed
+                await inside.send(await outside.recv(_LARGEST_DATAGRAM))
 
     async def carry_out() -> None:
         while True:

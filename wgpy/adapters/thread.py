@@ -16,7 +16,7 @@ import trio
 
 from wgpy.adapters.net import DIAL_ERRORS, abort, as_os_error
 from wgpy.adapters.socketpair import DatagramSocket, datagram_pair, pump_datagrams, socket_of
-from wgpy.adapters.unwrap import unwrapped
+from wgpy.runtime.groups import unwrapped
 
 if TYPE_CHECKING:
     import socket

@@ -6,22 +6,29 @@ Wireshark and tshark decrypt it without any settings (a Decryption Secrets Block
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from wgpy.adapters.program import find_program
 from wgpy.cli.parser import add_command
-from wgpy.errors import ConfigError
+from wgpy.errors import ConfigError, masked
 
 if TYPE_CHECKING:
     import argparse
 
-    from wgpy.cli.parser import Commands, Parser
+    from wgpy.adapters.program import find_program
+from wgpy.cli.parser import Commands, Parser
 
 __all__ = ["add_to", "with_secrets"]
 
+# As a shell has it.
+_CANNOT_RUN: Final = 126
+_NOT_THERE: Final = 127
 _SECTION_HEADER: Final = b"\x0a\x0d\x0d\x0a"
 _SECRETS_BLOCK: Final = 0x0000000A
 _WIREGUARD_KEY_LOG: Final = 0x57474B4C
@@ -50,16 +57,23 @@ def _keylog(options: argparse.Namespace) -> int:
         raise ConfigError("give either a command after --, or --into and --output; see wgpy keylog --help")
     if options.command:
         environment = {**os.environ, "WG_KEYLOG_FILE": str(Path(options.keys).absolute())}
-        try:
-            return subprocess.run(options.command, env=environment, check=False).returncode
-        except FileNotFoundError:
-            raise ConfigError(f"there is no command {options.command[0]}") from None
+        return _run(options.command, environment)
     merged = with_secrets(Path(options.into).read_bytes(), Path(options.keys).read_bytes())
     descriptor = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         out.write(merged)
     print(f"wrote {options.output}; whoever has it can read the traffic")
     return 0
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """The exit code of a command, as a shell has it."""
+    try:
+        code = subprocess.run(command, executable=find_program(command[0]), env=environment, check=False).returncode
+    except OSError as problem:
+        print(f"wgpy keylog: {masked(command[0])}: {problem.strerror}", file=sys.stderr)
+        return _NOT_THERE if problem.errno == errno.ENOENT else _CANNOT_RUN
+    return code if code >= 0 else 128 - code
 
 
 def with_secrets(capture: bytes, keys: bytes) -> bytes:

@@ -119,7 +119,7 @@ async def _serve(config: Any, doors: Doors, credentials: Credentials | None, opt
     from wgpy.adapters.proxies.gate import Gate, Limits
     from wgpy.adapters.proxies.observe import Observer
     from wgpy.adapters.proxies.service import run_service
-    from wgpy.adapters.unwrap import unwrapped
+    from wgpy.runtime.groups import unwrapped
     from wgpy.runtime.tunnel import open_tunnel
 
     gate = Gate(

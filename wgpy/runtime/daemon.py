@@ -27,6 +27,7 @@ from wgpy.runtime import world
 from wgpy.runtime.addressing import address_link, with_mark
 from wgpy.runtime.control import ControlSocket, path_of
 from wgpy.runtime.device import Device
+from wgpy.runtime.groups import caught
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.loop import HostLoop
 from wgpy.runtime.profile import Profile
@@ -157,7 +158,7 @@ async def _end_without_control(control: ControlSocket, scope: trio.CancelScope) 
 
 
 async def _hold(device: Device, tun: LinuxTun, control: ControlSocket) -> None:
-    try:
+    with caught(TunnelClosed) as closed:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_at_signal, nursery.cancel_scope)
             await nursery.start(_run_device, device)
@@ -167,7 +168,7 @@ async def _hold(device: Device, tun: LinuxTun, control: ControlSocket) -> None:
             while True:
                 await trio.sleep(_LOOK_AROUND)
                 tun.current_name()  # raises if the interface was deleted, with its namespace for instance
-    except* TunnelClosed:
+    if closed:
         _log.info("the interface was deleted: shutting down")
 
 

@@ -23,6 +23,7 @@ import trio
 from wgpy.errors import DropReason, TunnelClosed
 from wgpy.protocol.events import EndpointChanged, Event, HandshakeCompleted, HandshakeGaveUp, UnknownPeer
 from wgpy.runtime import world
+from wgpy.runtime.groups import caught
 from wgpy.runtime.loop import Loop, TrioLoop
 from wgpy.runtime.pace import HandshakePace
 from wgpy.runtime.udp import UdpSocket, UdpSockets
@@ -128,16 +129,17 @@ class Device:
         """
         self._clock = world.clock()
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                self._start_readers()
-                nursery.start_soon(self._read_packets)
-                nursery.start_soon(self._run_timer)
-                if self._mesh is not None:
-                    nursery.start_soon(self._read_mesh, self._mesh)
-                task_status.started()
-        except* TunnelClosed as closed:
-            raise TunnelClosed(str(closed.exceptions[0])) from None
+            with caught(TunnelClosed) as closed:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    self._start_readers()
+                    nursery.start_soon(self._read_packets)
+                    nursery.start_soon(self._run_timer)
+                    if self._mesh is not None:
+                        nursery.start_soon(self._read_mesh, self._mesh)
+                    task_status.started()
+            if closed:
+                raise TunnelClosed(str(closed[0]))
         finally:
             self._nursery = None
             if self.last_packets is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-from wgpy.runtime import world
+from wgpy.runtime import victims, world
 from wgpy.runtime.streams import NetStream
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class NetListener(trio.abc.Listener[NetStream]):
     async def serve(self, handler: Callable[[NetStream], Awaitable[object]], nursery: trio.Nursery) -> NoReturn:
         """Start a handler for every connection, for ever; all that wait are accepted in one turn of the loop.
 
+        What a handler raises ends its connection, by a reset, and is logged; the others go on.
+
         Args:
             handler: as of `Net.serve_tcp`.
             nursery: where handlers run.
@@ -92,6 +94,9 @@ class NetListener(trio.abc.Listener[NetStream]):
         async def handle(stream: NetStream) -> None:
             try:
                 await handler(stream)
+            except Exception as problem:
+                stream.abort()
+                victims.tell(problem, stream.remote_address)
             except BaseException:
                 stream.abort()
                 raise

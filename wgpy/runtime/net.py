@@ -136,9 +136,11 @@ class Net:
         return [6 if ":" in local else 4]
 
     async def _addresses(self, host: str, local: str | None = None) -> list[str]:
-        """The addresses of a host, those that the tunnel leads to before the others (RFC 6724 section 6, rule 1)."""
-        found = await self._resolver.addresses(host, self._usable(local))
-        return sorted(found, key=lambda address: self._refusal_of(address) is not None)
+        return self._routable_first(await self._resolver.addresses(host, self._usable(local)))
+
+    def _routable_first(self, addresses: list[str]) -> list[str]:
+        """Those that the tunnel leads to before the others (RFC 6724 section 6, rule 1)."""
+        return sorted(addresses, key=lambda address: self._refusal_of(address) is not None)
 
     async def _connect(self, address: str, *, port: int, local: str | None, user_timeout: float | None) -> NetStream:
         self._check_route(address)
@@ -211,9 +213,10 @@ class Net:
         handler_nursery: trio.Nursery | None = None,
         task_status: trio.TaskStatus[list[NetListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen, and run a handler for every connection; the contract of `trio.serve_tcp`.
+        """Listen, and run a handler for every connection; but for one thing, the contract of `trio.serve_tcp`.
 
-        A connection whose handler raises is reset, so that its other end takes nothing cut short for the whole.
+        A connection whose handler raises is reset, so that its other end takes nothing cut short for the whole. The
+        exception is logged and ends nothing else: who hangs up on a handler must not end the server for all others.
         """
         listeners = await self.open_tcp_listeners(
             port, host=host, backlog=backlog, keepalive=keepalive, user_timeout=user_timeout
@@ -338,7 +341,7 @@ class Net:
             if type in (0, kind)
         ]
         infos: list[AddressInfo] = []
-        for address in await self._resolver.addresses(host, versions):
+        for address in self._routable_first(await self._resolver.addresses(host, versions)):
             for kind, protocol in kinds:
                 if ":" in address:
                     infos.append((socket.AF_INET6, kind, protocol, "", (address, number, 0, 0)))

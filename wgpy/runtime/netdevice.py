@@ -147,6 +147,11 @@ class NetDevice:
             waiting.clear()
         self._fetch()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether packets come and go."""
+        return not self._is_closed
+
     # --- for the sockets ---------------------------------------------------------------------------------------------
 
     def changed(self) -> None:

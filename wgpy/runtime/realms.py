@@ -61,11 +61,6 @@ class RealmDevice(NetDevice):
         super().__init__("realm", stack)
         self._realms = realms
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it may be asked for packets."""
-        return not self._is_closed
-
     def read_batch(self) -> list[Slab]:
         """See `PacketDevice.read_batch`."""
         slabs = super().read_batch()

@@ -151,6 +151,11 @@ class NetStream(trio.abc.HalfCloseableStream):
         device.changed()
         return data
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether `receive_some` would return at once: with octets, the end, or an error."""
+        return self._is_closed or self._connection.is_readable or not self._device.is_open
+
     # --- ends --------------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:

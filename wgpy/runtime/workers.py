@@ -34,6 +34,7 @@ from wgpy.runtime import world
 from wgpy.runtime.binding import Member
 from wgpy.runtime.control import converse
 from wgpy.runtime.device import Device
+from wgpy.runtime.groups import caught
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.loop import HostLoop
 from wgpy.runtime.mesh import Mesh
@@ -297,15 +298,13 @@ def _work(
 async def _hold_part(device: Device, tun: LinuxTun, control: socket.socket, sockets: socket.socket, plan: Plan) -> None:
     control.setblocking(False)
     sockets.setblocking(False)
-    try:
+    with caught(TunnelClosed):
         async with trio.open_nursery() as nursery:
             await nursery.start(_run_device, device)
             nursery.start_soon(follow_link, device, tun)
             nursery.start_soon(_take_sockets, device, sockets, plan)
             await converse(trio.socket.from_stdlib_socket(control), _Part(device))
             nursery.cancel_scope.cancel()  # the front has gone
-    except* TunnelClosed:
-        pass
 
 
 async def _run_device(device: Device, *, task_status: trio.TaskStatus[None]) -> None:

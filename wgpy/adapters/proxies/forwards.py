@@ -17,6 +17,7 @@ import trio
 
 from wgpy.adapters.net import DIAL_ERRORS, abort
 from wgpy.errors import ConfigError
+from wgpy.runtime.groups import caught
 
 if TYPE_CHECKING:
     from wgpy.adapters.net import Address, Datagrams, Net
@@ -199,14 +200,14 @@ async def _run_flow(
                 gate.failed(problem)
                 return
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(answer, inside)
-                    async for datagram in flow.arriving:
-                        with contextlib.suppress(OSError):
-                            await inside.send(datagram)
-                            gate.datagrams.up += 1
-            except* (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # the tunnel ended; whoever holds it says so
+                # When the tunnel ends, whoever holds it says so.
+                with caught(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(answer, inside)
+                        async for datagram in flow.arriving:
+                            with contextlib.suppress(OSError):
+                                await inside.send(datagram)
+                                gate.datagrams.up += 1
             finally:
                 with trio.CancelScope(shield=True):
                     await inside.aclose()

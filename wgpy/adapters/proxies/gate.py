@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import logging
 import math
+import socket
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,15 +15,26 @@ import trio
 
 from wgpy.adapters.net import abort, as_os_error
 from wgpy.adapters.relay import Traffic, relay
+from wgpy.netstack.constants import KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES
+from wgpy.netstack.tcp.keepalive import Keepalive
+from wgpy.runtime.groups import caught
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["DATAGRAM_BUFFER", "Credentials", "Gate", "Limits", "Refused"]
 
 # Octets that the kernel keeps of what clients send while we are at something else; it may give less.
 DATAGRAM_BUFFER: Final = 4 << 20
 
+
+# As those of our own stack.
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(KEEPALIVE_IDLE)),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(KEEPALIVE_INTERVAL)),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+)
 
 _log = logging.getLogger("wgpy.proxy")
 
@@ -56,6 +68,7 @@ class Limits:
     Attributes:
         connections: at once; further ones are reset.
         idle_timeout: seconds without an octet either way. RFC 5382 asks 2 hours and 4 minutes of a NAT.
+        half_closed_timeout: the same once one side has said that it will send no more. RFC 5382 asks 4 minutes.
         greeting_timeout: seconds that a client may take to say what it wants.
         datagram_timeout: seconds that a UDP mapping lives without traffic. RFC 4787 asks for 2 minutes at least.
         datagram_flows: UDP mappings at once; the one that was idle for longest goes first.
@@ -63,6 +76,7 @@ class Limits:
 
     connections: int = 512
     idle_timeout: float = 7440.0
+    half_closed_timeout: float = 240.0
     greeting_timeout: float = 20.0
     datagram_timeout: float = 120.0
     datagram_flows: int = 512
@@ -112,21 +126,17 @@ class Gate:
                 self.refused["too many connections"] += 1
                 await abort(stream)
                 return
+            _notice_when_gone(stream)
             if not self.open:
                 self._idle = trio.Event()
             self.open += 1
             self.accepted += 1
             # What a client does wrong, what breaks on its way, and what we do wrong, concerns nobody else.
             try:
-                await handler(stream)
-            except* Refused as refusals:
-                for refusal in _each(refusals):
-                    self.refused[str(refusal)] += 1
-            except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                pass
-            except* Exception as defect:
-                self.refused["defect"] += 1
-                _log.error("a defect ended a connection; please report this", exc_info=defect)
+                with caught(Exception) as problems:
+                    await handler(stream)
+                for problem in problems:
+                    self._note(problem)
             finally:
                 self.open -= 1
                 if not self.open:
@@ -135,6 +145,13 @@ class Gate:
                     await stream.aclose()
 
         await trio.serve_listeners(guarded, list(listeners), handler_nursery=handlers)
+
+    def _note(self, problem: Exception) -> None:
+        if isinstance(problem, Refused):
+            self.refused[str(problem)] += 1
+        elif not isinstance(problem, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
+            self.refused["defect"] += 1
+            _log.error("a defect ended a connection; please report this", exc_info=problem)
 
     @contextlib.contextmanager
     def greeting(self) -> Any:
@@ -151,8 +168,13 @@ class Gate:
 
     async def relay(self, client: Any, inside: Any) -> None:
         """Join a client and its connection in the tunnel, until both have ended."""
-        timeout = self.limits.idle_timeout or math.inf
-        problem = await relay(client, inside, idle_timeout=timeout, traffic=self.traffic)
+        problem = await relay(
+            client,
+            inside,
+            idle_timeout=self.limits.idle_timeout or math.inf,
+            half_closed_timeout=self.limits.half_closed_timeout,
+            traffic=self.traffic,
+        )
         if isinstance(problem, TimeoutError):
             self.refused["idle timed out"] += 1
 
@@ -167,9 +189,10 @@ class Gate:
         return error
 
 
-def _each(group: BaseExceptionGroup[Refused]) -> Iterator[Refused]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _each(one)
-        else:
-            yield one
+def _notice_when_gone(stream: Any) -> None:
+    """Let the kernel ask a silent client whether it is still there; one that closed for good answers with a reset."""
+    if isinstance(stream, trio.SocketStream):
+        for level, option, value in _KEEPALIVE:
+            stream.setsockopt(level, option, value)
+    elif hasattr(stream, "set_keepalive"):
+        stream.set_keepalive(Keepalive())

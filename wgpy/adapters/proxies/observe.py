@@ -81,6 +81,11 @@ class Observer:
         """Follow the events of the tunnel until it ends."""
         async with trio.open_nursery() as nursery, self._device.events() as events:
             self._nursery = nursery
+            # What was over before we listened: a client may have been faster than we.
+            for peer, one in self._device.statistics().peers.items():
+                if one.has_session:
+                    self._standing.add(peer)
+                    self._heard_at[peer] = trio.current_time() - (one.silent_for or 0.0)
             self._ask_quiet_peers()
             task_status.started()
             async for event in events:
@@ -94,7 +99,9 @@ class Observer:
     @property
     def is_ready(self) -> bool:
         """Whether the doors are open and the tunnel stands."""
-        return self.is_open and bool(self._standing)
+        return self.is_open and (
+            bool(self._standing) or any(one.has_session for one in self._device.statistics().peers.values())
+        )
 
     def _ask_quiet_peers(self) -> None:
         """Make peers answer that were not heard lately."""

@@ -16,8 +16,8 @@ from wgpy.adapters.proxies import http, socks5
 from wgpy.adapters.proxies.forwards import forward_datagrams, forward_from_tunnel, forward_into_tunnel
 from wgpy.adapters.proxies.gate import DATAGRAM_BUFFER, Gate, Limits
 from wgpy.adapters.proxies.observe import Observer, notify_systemd, watch_systemd
-from wgpy.adapters.unwrap import unwrapped
 from wgpy.errors import DeviceError
+from wgpy.runtime.groups import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -52,6 +53,9 @@ _REPLIES: Final = {
 _ANY: Final = ("0.0.0.0", 0)
 _LARGEST_DATAGRAM: Final = 65535
 _NAMES_REMEMBERED: Final = 256
+# At once, of one association; and how much waits for one of them, the oldest dropped.
+_NAMES_ASKED_FOR: Final = 32
+_DATAGRAMS_WAITING: Final = 16
 
 
 async def serve_client(stream: Any, net: Net, gate: Gate) -> None:
@@ -203,7 +207,7 @@ async def _associate(client: BufferedStream, control: trio.SocketStream, port: i
             await _reply(client, _SUCCEEDED, outside.getsockname()[:2])
             relay = _DatagramRelay(outside, inside, net, gate, client_host=there, client_port=port)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(relay.run_out)
+                nursery.start_soon(relay.run_out, nursery)
                 nursery.start_soon(relay.run_in)
                 while await control.receive_some():
                     pass
@@ -232,9 +236,11 @@ class _DatagramRelay:
         self._port = client_port
         self._client: Any = None
         self._names: dict[Address, Address] = {}
+        # Datagrams for names that are being asked for.
+        self._waiting: dict[Address, deque[bytes]] = {}
 
-    async def run_out(self) -> None:
-        """From the client into the tunnel."""
+    async def run_out(self, nursery: trio.Nursery) -> None:
+        """From the client into the tunnel; names are looked up beside it, so that none keeps the others waiting."""
         while True:
             datagram, sender = await self._outside.recvfrom(_LARGEST_DATAGRAM)
             # RFC 1928 section 7: drop what comes from anybody but the client of this association.
@@ -245,9 +251,19 @@ class _DatagramRelay:
             if decoded is None:
                 continue
             target, payload = decoded
-            with contextlib.suppress(OSError):  # a datagram may be lost
-                await self._inside.send_to(payload, await self._resolve(target))
-                self._gate.datagrams.up += 1
+            known = self._known(target)
+            if known is not None:
+                await self._send(payload, known)
+            elif target in self._waiting:
+                self._waiting[target].append(payload)
+            elif len(self._waiting) < _NAMES_ASKED_FOR:
+                self._waiting[target] = deque([payload], maxlen=_DATAGRAMS_WAITING)
+                nursery.start_soon(self._look_up, target)
+
+    async def _send(self, payload: bytes, target: Address) -> None:
+        with contextlib.suppress(OSError):  # a datagram may be lost
+            await self._inside.send_to(payload, target)
+            self._gate.datagrams.up += 1
 
     async def run_in(self) -> None:
         """From the tunnel to the client."""
@@ -261,14 +277,24 @@ class _DatagramRelay:
                     await self._outside.sendto(encode_datagram(source, payload), self._client)
                     self._gate.datagrams.down += 1
 
-    async def _resolve(self, target: Address) -> Address:
-        """The address of a name, asked for in the tunnel once."""
+    def _known(self, target: Address) -> Address | None:
+        """The address of a target, if nobody need be asked for it."""
         with contextlib.suppress(ValueError):
             ipaddress.ip_address(target[0])
             return target
-        if target not in self._names:
-            if len(self._names) >= _NAMES_REMEMBERED:
-                self._names.pop(next(iter(self._names)))
+        return self._names.get(target)
+
+    async def _look_up(self, target: Address) -> None:
+        """Ask for a name in the tunnel, and send what waited for it."""
+        try:
             found = await self._net.getaddrinfo(*target)
-            self._names[target] = found[0][4][:2]
-        return self._names[target]
+        except OSError as problem:
+            self._gate.failed(problem)
+            return
+        finally:
+            waiting = self._waiting.pop(target)
+        if len(self._names) >= _NAMES_REMEMBERED:
+            self._names.pop(next(iter(self._names)))
+        address = self._names[target] = found[0][4][:2]
+        for payload in waiting:
+            await self._send(payload, address)
