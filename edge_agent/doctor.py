@@ -172,7 +172,7 @@ class _Checks:
 
     async def not_installed(self) -> Finding:
         """In any pod but the edge's own: its account says nothing about the one that will be installed."""
-        return Finding(None, "not asked, nor permissions nor the edge's own handshake: this is not the edge's pod")
+        return Finding(None, "not asked: this is not the edge's pod")
 
     async def handshake(self) -> Finding:
         """Ask the running edge beside us how its own goes."""
@@ -279,7 +279,7 @@ async def doctor(settings: Settings) -> int:
     if settings.deployment or settings.secret_dir or settings.state_dir or not settings.hub_url:
         hops += [("permissions", checks.permissions), ("secret", checks.secret), ("handshake", checks.handshake)]
     else:
-        hops.append(("secret", checks.not_installed))
+        hops += [(name, checks.not_installed) for name in ("permissions", "secret", "handshake")]
     return await checks.run(hops)
 
 
