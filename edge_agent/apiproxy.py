@@ -46,7 +46,8 @@ _log = logging.getLogger("edge.apiproxy")
 
 # A connection that the hub keeps for its next request.
 _IDLE: Final = 120.0
-_MOST_STREAMS: Final = 512
+# More than a hub lets through by itself: which of its users has too many is for the hub to say.
+_MOST_STREAMS: Final = 2048
 # A body up to this size is read before the API server is asked, so that the request can be repeated.
 _WHOLE: Final = 256 * 1024
 # What is read and thrown away behind an answer that came before the request had ended, and for how long.

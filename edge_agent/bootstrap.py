@@ -82,9 +82,13 @@ class Bootstrap:
         secret = await self._insist(self._store.secret)
         is_ready = secret.get(PHASE) == READY
         is_whole = all(len(secret.get(name, b"")) == 32 for name in (PRIVATE_KEY, PSK, HUB_KEY))
-        token = self._read_token()
+        token = self._read_token(is_needed=not (is_ready and is_whole))
         if is_ready and is_whole and (line := await self._already_joined(secret, token)):
             return line
+        if token is None:
+            raise Stop(
+                "bad_setting", "the hub knows this cluster no longer, and there is no token: use a re-join invite"
+            )
         # A Secret that lost a part gets it once more with the same key and token.
         is_resumed = secret.get(PHASE) == PENDING or (not is_whole and secret.get(TOKEN_ID) == token.id.encode())
         private_key = secret.get(PRIVATE_KEY, b"") if is_resumed else b""
@@ -103,7 +107,8 @@ class Bootstrap:
         await self._write(joined)
         return f"joined as {joined.config.cluster_id} with tunnel address {joined.config.address}"
 
-    def _read_token(self) -> Token:
+    def _read_token(self, *, is_needed: bool) -> Token | None:
+        """The token; None where there is none any more and none is needed: a spent one may be deleted."""
         if not self._settings.hub_url:
             raise Stop("bad_setting", "--hub-url is missing")
         if not self._settings.token_file:
@@ -111,6 +116,10 @@ class Bootstrap:
         try:
             with Path(self._settings.token_file).open(encoding="utf-8") as file:
                 text = file.read(_MOST_TOKEN).strip()
+        except FileNotFoundError as problem:
+            if not is_needed:
+                return None
+            raise Stop("bad_setting", f"--token-file {self._settings.token_file}: {problem.strerror}") from None
         except (OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or "not text"
             raise Stop("bad_setting", f"--token-file {self._settings.token_file}: {reason}") from None
@@ -119,18 +128,18 @@ class Bootstrap:
         except ValueError as problem:
             raise Stop("bad_token", str(problem)) from None
 
-    async def _already_joined(self, secret: dict[str, bytes], token: Token) -> str:
+    async def _already_joined(self, secret: dict[str, bytes], token: Token | None) -> str:
         """How a run ends well whose key is ready; empty where that key is good for nothing any more.
 
         A Secret that was kept while the rest of the release was removed comes without its ConfigMap: the hub, which
         signs its answer for this key, tells what stood there.
         """
-        is_same = secret.get(TOKEN_ID, b"").decode(errors="replace") == token.id
+        is_same = token is None or secret.get(TOKEN_ID, b"").decode(errors="replace") == token.id
         has_config = await self._insist(self._has_config)
         if is_same and has_config:
-            return "already joined with this token: nothing to do"
+            return "already joined with this token: nothing to do" if token else "already joined: no token is needed"
         try:
-            exchange = Exchange(secret[PRIVATE_KEY], token.hub_key)
+            exchange = Exchange(secret[PRIVATE_KEY], token.hub_key if token else secret[HUB_KEY])
         except ValueError:
             raise Stop("bad_token", "the hub's key in it is none") from None
         answer = await self._insist(lambda: self._hub.ask_self(exchange))

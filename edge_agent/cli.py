@@ -6,6 +6,8 @@ Commands are imported when they run: the Job needs no tunnel, and `--help` needs
 from __future__ import annotations
 
 import argparse
+import contextlib
+import resource
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -122,6 +124,10 @@ def _run(settings: Settings) -> int:
 
     from edge_agent.agent import run_agent
 
+    # Every stream holds a connection to the API server; many runtimes begin with 1,024 descriptors.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return trio.run(run_agent, settings)
 
 

@@ -70,9 +70,7 @@ CAUSES: Final = {
     "clock_skew": Cause(
         13, "the clock of this node is wrong by more than 10 minutes; set it (NTP) and run the Job again"
     ),
-    "version_too_old": Cause(
-        14, "this chart is too old for the hub; `helm repo update` and install the newest version"
-    ),
+    "version_too_old": Cause(14, "this chart is too old for the hub; run `helm upgrade` with the newest --version"),
     "unexpected_answer": Cause(15, "this is no answer of a hub; check hub.url and what stands between (proxy, portal)"),
     "tls": Cause(20, "the hub's TLS certificate is not to be trusted; check hub.url, the date, and hub.caBundle"),
     "hub_key": Cause(20, f"the answer was not signed by the hub that made the token; check hub.url, or {_NEW_INVITE}"),

@@ -259,9 +259,10 @@ class Kube:
     ) -> NoReturn:
         """Keep somebody informed of a list, for ever: list it, watch from there, list again when the watch is lost.
 
-        A watch begins at the version of the list, which is that of the whole store and young; an object's own version
-        may be older than all that the API server remembers. While watches end in order, each begins where the last one
-        was (bookmarks tell, too). A version that is too old (410) makes a fresh list, with growing pauses.
+        A watch begins at the version of the list, which is that of the whole store and young, and that of one object at
+        whatever the server has in mind; an object's own version may be older than all that it remembers. While watches
+        end in order, each begins where the last one was (bookmarks tell, too). A version that is too old (410) makes a
+        fresh beginning, with growing pauses.
 
         Args:
             path: of the collection.
@@ -288,12 +289,9 @@ class Kube:
 
     async def _begin(self, path: str, name: str, most: int) -> tuple[list[Document], str]:
         """What is there now, and the version to watch from; raises like `request`."""
-        try:
-            return await self._list(path, _selected(name), most)
-        except KubeError as problem:
-            if problem.status != 403 or not name:
-                raise
-        # Roles of older charts allow get and watch only. From version 0 the server begins with what it has in mind: it
+        if not name:
+            return await self._list(path, most)
+        # Rights by name are get and watch, and no list. From version 0 the server begins with what it has in mind: it
         # knows no such version as too old, nor waits, as for none at all, until it is sure to have the newest.
         try:
             return [await self.get(f"{path}/{name}")], "0"
@@ -302,12 +300,12 @@ class Kube:
                 raise
             return [], "0"
 
-    async def _list(self, path: str, query: Mapping[str, str], most: int) -> tuple[list[Document], str]:
+    async def _list(self, path: str, most: int) -> tuple[list[Document], str]:
         """The objects of a collection, in pages, and the version of the list; raises like `request`."""
         objects: list[Document] = []
         following = ""
         while True:
-            page = {**query, "limit": str(_PAGE), **({"continue": following} if following else {})}
+            page = {"limit": str(_PAGE), **({"continue": following} if following else {})}
             answer = await self.get(f"{path}?{urllib.parse.urlencode(page)}")
             try:
                 objects += answer.items("items")

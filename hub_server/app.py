@@ -183,7 +183,12 @@ async def _running(
         supervise.start_kept(nursery, "sums of refusals", services.kubectl.sum_refusals)
         kubectl = services.kubectl
         proxy = KubeProxy(
-            wire, kubectl.authorize, kubectl.record, core.grounds, limits=_limits(settings), wall_clock=core.now
+            wire,
+            kubectl.authorize,
+            kubectl.record,
+            core.grounds,
+            limits=limits_of_kubectl(settings),
+            wall_clock=core.now,
         )
         server = _server(core, services, site(core, joining, services), proxy, context)
         shutdown, drained = trio.Event(), trio.Event()
@@ -205,7 +210,10 @@ def _server(
 ) -> http.Server:
     """The server of the HTTPS port, with as many places as there are descriptors to spare."""
     settings = core.settings
-    most = settings.connections or http.places(http.raise_descriptor_limit())
+    descriptors = http.raise_descriptor_limit()
+    most = http.places(descriptors, settings.connections)
+    if most < settings.connections:
+        _log.warning("connections: %d fit under the limit of %d descriptors; raise that limit", most, descriptors)
     room = http.Room(most, settings.connections_per_source or max(1, most // 4), settings.trusted_proxies)
     service = http.Service(
         Door(pages, kubectl, frozenset(settings.trusted_proxies), settings.public_url),
@@ -216,7 +224,7 @@ def _server(
     return http.Server(service, room, context=context, drain=settings.drain)
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of_kubectl(settings: Settings) -> Limits:
     """How many requests of kubectl may be open at once."""
     return Limits(
         request_body=USUAL.request_body,

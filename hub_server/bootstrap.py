@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 from typing import Any, Final
 
 import structlog
@@ -18,6 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hub_server.domain.errors import HubError, Unavailable
+from hub_server.domain.foreign import ForeignError, decode_json
+from hub_server.log import present_request
 from hub_server.services.joining import Answer, Joining, Refused, parse_request_untrusted
 
 __all__ = ["problem", "routes"]
@@ -82,9 +83,9 @@ async def _document(request: Request) -> Any:
     except ClientDisconnect:
         raise Refused(400, "bad_request", "the request broke off") from None
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "bad_request", "the body is no JSON") from None
+        return decode_json(body, _BODY_LIMIT, values=1000)
+    except ForeignError as error:
+        raise Refused(400, "bad_request", f"the body is no JSON that is taken here: {error}") from None
 
 
 def _signed(answer: Answer) -> Response:
@@ -102,6 +103,8 @@ def problem(refusal: HubError) -> Response:
         "detail": refusal.detail,
         **getattr(refusal, "more", {}),
     }
+    if request_id := present_request():
+        document["request_id"] = request_id
     if (field := getattr(refusal, "field", None)) is not None:
         document["field"] = field
     headers = {"Cache-Control": "no-store"}

@@ -4,14 +4,16 @@
     line     -> the same             -> message of its type -> Sink.hello, nodes, api_state, config_acknowledged
 
 Who speaks is told by the tunnel (`Wire.cluster_at`), never by a field. What an edge sends is bounded in every way: the
-length of a line, lines and octets a second, beats a second, nodes; whoever breaks the rules loses the connection and
-may come back. One edge can slow down nobody but itself.
+length of a line, lines and octets a second, beats a second, nodes and what their table takes. A message that breaks the
+rules costs itself: edge and operator are told why. Budgets are the edge's, not the connection's; one that sends more is
+slowed down, which the operator is told too. One edge can slow down nobody but itself.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +23,7 @@ import trio
 
 import wgpy
 from hub_server import supervise
+from hub_server.domain.foreign import Document
 from hub_server.domain.messages import (
     CONTROL_LINE,
     NODES_MOST,
@@ -37,7 +40,7 @@ from hub_server.domain.messages import (
 )
 from hub_server.domain.records import NodeSummary, Sink
 from hub_server.nursery import unwrapped
-from hub_server.wire import Wire
+from hub_server.wire import ALIVE, Wire
 
 __all__ = ["BEAT_PORT", "CONTROL_PORT", "PROTOCOL", "Control", "serve_control"]
 
@@ -55,8 +58,13 @@ _BEATS_BURST: Final = 20.0
 # The node table of 5,000 nodes is about 1.5 MB, and may come again at once when something changed.
 _OCTETS_PER_SECOND: Final = 256 * 1024
 _OCTETS_BURST: Final = 4 * 2**20
-# What a line costs beside its octets: a parser and a call.
-_LINE_COST: Final = 1024
+# What a line costs beside its octets: a parser, a call, and what follows from it, down to a row of the database.
+# Sixteen lines a second for ever, 256 at once; a table of 5,000 nodes has thirty.
+_LINE_COST: Final = 16 * 1024
+# What a node table may have in all; Python needs some three times as much while it comes.
+_TABLE_OCTETS: Final = 3 * 2**20
+# How often the sink is told of each thing that an edge should not do.
+_TELL_EVERY: Final = 60.0
 # A hub that was restarted has forgotten the control connections; the edges notice when they are asked.
 _ASK_EVERY: Final = 10.0
 _DATAGRAMS_AT_ONCE: Final = 32
@@ -121,6 +129,8 @@ class _Connection:
         self.generation = -1
         self.next_part = 0
         self.nodes: list[NodeSummary] = []
+        self.table_octets = 0
+        self.refused = 0
         self._sending = trio.Lock()
 
     async def send(self, message: Mapping[str, Any]) -> None:
@@ -139,7 +149,9 @@ class Control:
         self._wall_clock = wall_clock
         self._connections: dict[str, _Connection] = {}
         self._beats: dict[str, Bucket] = {}
+        self._octets: dict[str, Bucket] = {}
         self._asked_at: dict[str, float] = {}
+        self._told_at: dict[str, dict[str, float]] = {}
 
     def is_connected(self, cluster_id: str) -> bool:
         """Whether an edge has a control connection."""
@@ -160,7 +172,9 @@ class Control:
         if connection is not None:
             connection.scope.cancel()
         self._beats.pop(cluster_id, None)
+        self._octets.pop(cluster_id, None)
         self._asked_at.pop(cluster_id, None)
+        self._told_at.pop(cluster_id, None)
 
     @contextmanager
     def _until_removed(self, tenant_id: str, realm: wgpy.Tunnel) -> Iterator[None]:
@@ -200,6 +214,7 @@ class Control:
         if bucket is None:
             bucket = self._beats[cluster_id] = Bucket(_BEATS_PER_SECOND, _BEATS_BURST)
         if not bucket.try_take(1.0):
+            self._tell(cluster_id, "beats are dropped", f"more than {_BEATS_PER_SECOND:g} a second")
             return []
         beat = Beat.decode_untrusted(datagram)
         at, now = self._wall_clock(), _microseconds()
@@ -244,7 +259,7 @@ class Control:
             )
 
         with self._until_removed(tenant_id, realm):
-            await realm.net.serve_tcp(serve, CONTROL_PORT)
+            await realm.net.serve_tcp(serve, CONTROL_PORT, keepalive=ALIVE, user_timeout=ALIVE.dead_after)
 
     async def _serve_connection(self, cluster_id: str, stream: Any) -> None:
         connection = _Connection(stream)
@@ -256,8 +271,8 @@ class Control:
         try:
             with connection.scope:
                 await self._converse(cluster_id, connection)
-        except BadMessage as bad:
-            _log.warning("control connection of %s closed: %s", cluster_id, bad)
+        except (BadMessage, _Unwelcome) as bad:
+            self._tell(cluster_id, "the control connection was closed", str(bad))
         except trio.TooSlowError:
             _log.warning("control connection of %s closed: silent for too long", cluster_id)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -272,7 +287,7 @@ class Control:
                 await stream.aclose()
 
     async def _converse(self, cluster_id: str, connection: _Connection) -> None:
-        bucket = Bucket(_OCTETS_PER_SECOND, _OCTETS_BURST)
+        bucket = self._octets.setdefault(cluster_id, Bucket(_OCTETS_PER_SECOND, _OCTETS_BURST))
         lines = _Lines(connection.stream)
         with trio.fail_after(_HELLO_WITHIN):
             line = await lines.next()
@@ -289,15 +304,34 @@ class Control:
         connection.revision = hello.config_revision
         await connection.send({"type": "welcome", "protocol": PROTOCOL, "now": self._wall_clock()})
         await self._send_config(cluster_id, connection)
+        cost = _LINE_COST + len(line)
         while True:
-            with trio.fail_after(_SILENCE):
-                line = await lines.next()
-            if line is None:
-                return
-            self._take_line(cluster_id, connection, line)
-            delay = bucket.take(len(line) + _LINE_COST)
-            if delay:
+            if delay := bucket.take(cost):
+                self._tell(cluster_id, "slowed down", f"more than {_OCTETS_PER_SECOND} octets a second, or 16 messages")
                 await trio.sleep(delay)
+            cost = _LINE_COST
+            try:
+                with trio.fail_after(_SILENCE):
+                    line = await lines.next()
+                if line is None:
+                    return
+                cost += len(line)
+                self._take_line(cluster_id, connection, line)
+            except BadMessage as bad:
+                # It costs this message and nothing else; the edge and the operator are told why.
+                connection.refused += 1
+                self._tell(cluster_id, "a message was refused", f"{bad} ({connection.refused} on this connection)")
+                with trio.fail_after(_SILENCE):
+                    await connection.send({"type": "message_refused", "detail": str(bad)[:500]})
+
+    def _tell(self, cluster_id: str, what: str, detail: str) -> None:
+        """Tell the sink, but of the same thing not again and again."""
+        now = trio.current_time()
+        told_at = self._told_at.setdefault(cluster_id, {})
+        if now - told_at.get(what, -_TELL_EVERY) >= _TELL_EVERY:
+            told_at[what] = now
+            _log.warning("%s: %s: %s", cluster_id, what, detail)
+            self._sink.misbehaved(cluster_id, f"{what}: {detail}")
 
     async def _send_config(self, cluster_id: str, connection: _Connection) -> None:
         config = self._sink.config_for(cluster_id)
@@ -307,6 +341,8 @@ class Control:
                 await connection.send({"type": "config", **config})
 
     def _take_line(self, cluster_id: str, connection: _Connection, line: bytes) -> None:
+        if not line:
+            return
         kind, message = parse_line(line)
         match kind:
             case "hello":
@@ -315,9 +351,9 @@ class Control:
                 connection.revision = hello.config_revision
                 refusal = self._sink.hello(cluster_id, hello)
                 if refusal is not None:
-                    raise BadMessage(refusal)
+                    raise _Unwelcome(refusal)
             case "nodes":
-                self._take_nodes(cluster_id, connection, message)
+                self._take_nodes(cluster_id, connection, message, len(line))
             case "api":
                 report = parse_api(message)
                 self._sink.api_state(cluster_id, report.state, report.errno, report.detail)
@@ -329,44 +365,61 @@ class Control:
             case _:
                 pass  # of a later version: to be ignored
 
-    def _take_nodes(self, cluster_id: str, connection: _Connection, message: Mapping[str, Any]) -> None:
+    def _take_nodes(self, cluster_id: str, connection: _Connection, message: Document, octets: int) -> None:
         part = parse_nodes(message)
         if part.part == 0:
-            connection.generation, connection.next_part, connection.nodes = part.generation, 0, []
+            connection.generation, connection.next_part = part.generation, 0
+            connection.nodes, connection.table_octets = [], 0
         if part.generation != connection.generation or part.part != connection.next_part:
             raise BadMessage("parts of the node table are not in order")
         connection.next_part += 1
+        connection.table_octets += octets
+        if connection.table_octets > _TABLE_OCTETS:
+            connection.nodes, connection.generation = [], -1
+            raise BadMessage(f"the node table has more than {_TABLE_OCTETS} octets")
         connection.nodes += part.nodes[: NODES_MOST - len(connection.nodes)]
         if part.is_last:
             nodes, connection.nodes, connection.generation = connection.nodes, [], -1
             self._sink.nodes(cluster_id, nodes)
 
 
+class _Unwelcome(Exception):
+    """The edge said something of itself for which it is sent away."""
+
+
 class _Lines:
-    """Lines of a stream, none longer than CONTROL_LINE."""
+    """Lines of a stream, none longer than CONTROL_LINE: one that is costs itself, what follows is read."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
         self._buffer = bytearray()
         self._searched = 0
+        self._is_skipping = False
 
     async def next(self) -> bytes | None:
-        """The next line without its end, None at the end of the stream."""
+        """The next line without its end, empty for more of one that was refused, None at the end of the stream."""
         while (end := self._buffer.find(b"\n", self._searched)) < 0:
             self._searched = len(self._buffer)
             if self._searched > CONTROL_LINE:
-                raise BadMessage("a line is too long")
+                self._buffer.clear()
+                self._searched = 0
+                if not self._is_skipping:
+                    self._is_skipping = True
+                    raise BadMessage(f"a line is longer than {CONTROL_LINE} octets")
+                return b""
             data = await self._stream.receive_some(CONTROL_LINE)
             if not data:
                 return None
             self._buffer += data
-        if end > CONTROL_LINE:
-            raise BadMessage("a line is too long")
-        line = bytes(self._buffer[:end])
+        line, self._searched = bytes(self._buffer[:end]), 0
         del self._buffer[: end + 1]
-        self._searched = 0
+        if self._is_skipping:
+            self._is_skipping = False
+            return b""
+        if end > CONTROL_LINE:
+            raise BadMessage(f"a line is longer than {CONTROL_LINE} octets")
         return line
 
 
 def _microseconds() -> int:
-    return int(trio.current_time() * 1e6)
+    return math.floor(trio.current_time() * 1e6)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 import trio
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, func, select
 
 from hub_server import supervise
 from hub_server.notify import Notifier
@@ -27,6 +27,7 @@ SESSIONS_FOR: Final = 2 * 86400.0
 DELIVERIES_FOR: Final = 30 * 86400.0
 KUBECONFIGS_FOR: Final = 90 * 86400.0
 IDEMPOTENCE_FOR: Final = 86400.0
+EVENTS_OF_CLUSTER: Final = 20_000  # an edge that talks all day long makes 14,400 of them
 
 
 async def run_jobs(core: Core) -> None:
@@ -55,4 +56,19 @@ def clean(connection: Connection, now: float, events_for: float) -> dict[str, in
         (tokens, tokens.c.expires_at < now - KUBECONFIGS_FOR),
         (keys, keys.c.created_at < now - IDEMPOTENCE_FOR),
     ]
-    return {table.name: connection.execute(delete(table).where(condition)).rowcount for table, condition in old}
+    removed = {table.name: connection.execute(delete(table).where(condition)).rowcount for table, condition in old}
+    removed[events.name] += _cut_events(connection)
+    return removed
+
+
+def _cut_events(connection: Connection) -> int:
+    """Keep the newest events of each cluster: how many there are is decided by its edge."""
+    events = schema.events
+    counted = select(events.c.cluster_id).group_by(events.c.cluster_id).having(func.count() > EVENTS_OF_CLUSTER)
+    removed = 0
+    for cluster_id in connection.execute(counted).scalars().all():
+        mine = events.c.cluster_id == cluster_id
+        newest = select(events.c.id).where(mine).order_by(events.c.id.desc()).offset(EVENTS_OF_CLUSTER).limit(1)
+        last = connection.execute(newest).scalar_one()
+        removed += connection.execute(delete(events).where(mine, events.c.id <= last)).rowcount
+    return removed

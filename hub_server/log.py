@@ -8,14 +8,42 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import structlog
 
-__all__ = ["configure"]
+__all__ = ["about_request", "configure", "present_request"]
+
+_request: ContextVar[str] = ContextVar("request", default="")
+
+
+@contextmanager
+def about_request(request_id: str) -> Iterator[None]:
+    """What is logged in the block, by whomever, carries the id of this request."""
+    before = _request.set(request_id)
+    try:
+        yield
+    finally:
+        _request.reset(before)
+
+
+def present_request() -> str:
+    """The id of the request that is being served; empty outside of one."""
+    return _request.get()
+
+
+def _add_request(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if request_id := _request.get():
+        line.setdefault("request", request_id)
+    return line
+
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
+    _add_request,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     structlog.processors.format_exc_info,
 ]

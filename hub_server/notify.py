@@ -10,6 +10,7 @@ deliveries at once. Nothing here ever makes a request wait. Source: product.md s
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class _Pace:
 
 
 def _wait(failures: int) -> float:
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures, 12)))
+    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 12))
 
 
 class Notifier:
@@ -174,7 +175,7 @@ class Notifier:
         """Try one message; what went wrong, and whether the channel answers at all."""
         try:
             secret = self._envelope.open(message.secret, message.channel_id)
-            body, at = message.body.encode(), int(self._now())
+            body, at = message.body.encode(), math.floor(self._now())
             await self._webhooks.post(message.url, body, secret=secret, delivery=message.id, timestamp=at)
         except Refused as refused:
             return str(refused), True

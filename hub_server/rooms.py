@@ -43,7 +43,7 @@ class Limits:
     watches: Share
 
 
-USUAL: Final = Limits(3 * 2**20, Share(512, 256, 512), Share(4096, 1024, 2048))
+USUAL: Final = Limits(3 * 2**20, Share(1024, 512, 768), Share(4096, 768, 1024))
 
 
 class Rooms:

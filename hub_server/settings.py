@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import hub_server
+from hub_server.domain.foreign import ForeignError, digits
 
 ENVIRONMENT_PREFIX = "DAALU_HUB_"
 
@@ -76,14 +77,14 @@ class Settings(BaseModel):
     session_idle: float = Field(1800, gt=0, description="Seconds after which an idle browser session ends.")
     session_absolute: float = Field(43200, gt=0, description="Seconds after which any browser session ends.")
     kubeconfig_ttl: float = Field(8 * 3600, gt=0, le=30 * 86400, description="Life of a kubeconfig, in seconds.")
-    kubectl_requests_per_user: int = Field(512, ge=1, description="Requests of one user at once, on all clusters.")
-    kubectl_requests_per_user_cluster: int = Field(256, ge=1, description="Requests of one user at one cluster.")
-    kubectl_requests_per_cluster: int = Field(512, ge=1, description="Requests at one cluster, of all users.")
+    kubectl_requests_per_user: int = Field(1024, ge=1, description="Requests of one user at once, on all clusters.")
+    kubectl_requests_per_user_cluster: int = Field(512, ge=1, description="Requests of one user at one cluster.")
+    kubectl_requests_per_cluster: int = Field(768, ge=1, description="Requests at one cluster, of all users.")
     kubectl_watches_per_user: int = Field(
         4096, ge=1, description="Watches and followed logs of one user at once, on all clusters; counted apart."
     )
-    kubectl_watches_per_user_cluster: int = Field(1024, ge=1, description="Watches of one user at one cluster.")
-    kubectl_watches_per_cluster: int = Field(2048, ge=1, description="Watches at one cluster, of all users.")
+    kubectl_watches_per_user_cluster: int = Field(768, ge=1, description="Watches of one user at one cluster.")
+    kubectl_watches_per_cluster: int = Field(1024, ge=1, description="Watches at one cluster, of all users.")
     bootstrap_rate: int = Field(120, ge=1, description="Bootstrap requests a minute from one address.")
     bootstrap_id_rate: int = Field(120, ge=1, description="Bootstrap requests a minute with one token id.")
     webhook_allow: Networks = Field((), description="Networks of private addresses that webhooks may go to.")
@@ -179,9 +180,12 @@ def host_and_port(text: str) -> tuple[str, int]:
         ValueError: it is neither.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535 or (":" in host and host[0] != "["):
-        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)")
-    return host.strip("[]"), int(port)
+    try:
+        if not colon or not host or (":" in host and host[0] != "["):
+            raise ValueError
+        return host.strip("[]"), digits("port", port, 0, 65535)
+    except (ValueError, ForeignError):
+        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 in brackets)") from None
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

@@ -19,7 +19,7 @@ import h11
 import trio
 
 from hub_server import supervise
-from hub_server.domain.headers import Fields
+from hub_server.domain.headers import Fields, content_length_untrusted
 from hub_server.nursery import unwrapped
 from hub_server.wire import Wire
 
@@ -121,8 +121,7 @@ class Answer:
         """Use `Upstream.request`."""
         self.status = response.status_code
         self.fields: Fields = list(response.headers)
-        lengths = [int(value) for name, value in self.fields if name == b"content-length"]
-        self.length = lengths[0] if lengths else None
+        self.length = content_length_untrusted(self.fields)
         self._connection = connection
         self._is_over = False
 

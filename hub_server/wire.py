@@ -26,7 +26,7 @@ import wgpy
 from hub_server import supervise
 from hub_server.domain.records import PeerFacts, PeerRecord, RealmRecord, Sink
 
-__all__ = ["EDGE_PORT", "Wire", "open_wire"]
+__all__ = ["ALIVE", "EDGE_PORT", "Wire", "open_wire"]
 
 # Where every edge serves the API server of its cluster, inside the tunnel.
 EDGE_PORT: Final = 7443
@@ -36,7 +36,7 @@ _NOBODY: Final = "192.0.0.8/32"
 # Handshakes that the hub starts after a restart: a thousand clusters are called within ten seconds, below 200 a second.
 _CALLS_PER_SECOND: Final = 100
 # An edge that died without a word must end its streams within 15 s.
-_ALIVE: Final = wgpy.Keepalive(idle=5, interval=3, probes=3)
+ALIVE: Final = wgpy.Keepalive(idle=5, interval=3, probes=3)
 _LOST: Final = "the connection to the edge was lost"
 
 
@@ -105,7 +105,7 @@ class Wire:
         self._streams: dict[str, weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, float]] = {}
         self._reasons: weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, str] = weakref.WeakKeyDictionary()
         self._shaken_at: dict[str, float] = {}
-        self._announce, self.new_realms = trio.open_memory_channel[tuple[str, wgpy.Tunnel]](float("inf"))
+        self._announce, self.new_realms = trio.open_memory_channel[tuple[str, wgpy.Tunnel]](math.inf)
         tunnel.device.watchers.append(self._happened)
 
     # --- what the wire should look like ------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class Wire:
         _, realm = self._realms[record.tenant_id]
         with trio.move_on_after(timeout):
             stream = await realm.net.open_tcp_stream(
-                str(record.address), port, keepalive=_ALIVE, user_timeout=_ALIVE.dead_after
+                str(record.address), port, keepalive=ALIVE, user_timeout=ALIVE.dead_after
             )
             now = self._peers.get(cluster_id)
             if now is None or now.public_key != record.public_key:

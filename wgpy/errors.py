@@ -4,6 +4,7 @@
     ├── ConfigError (also ValueError)   you: a document or value is wrong; carries the path of the field
     ├── LocalProtocolError              you: a verb used against its contract
     ├── DeviceError (also OSError)      the system: no TUN, no permission, address in use
+    │   └── EndpointUnresolved (also gaierror)   the name servers: an endpoint's name has no address now
     └── TunnelClosed                    the tunnel ended while you were waiting
 
     BadPacket(reason: DropReason)       inside the core only; becomes a counter, never reaches a caller

@@ -8,7 +8,9 @@ else is ever raised. No other module turns text into numbers or reads JSON: test
     decode_json, Document            a document, and its checked reader
     integer, number, time, truth     of JSON values
     digits, decimal, moment          the same out of texts: parameters, headers, forms, RFC 3339
+    calendar                         a time to show, which never fails
     text, cleaned                    texts that people wrote: refused, or made fit to show
+    form                             the fields of a form
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from hub_server.domain.errors import Invalid
 
@@ -25,10 +28,12 @@ __all__ = [
     "LATEST",
     "Document",
     "ForeignError",
+    "calendar",
     "cleaned",
     "decimal",
     "decode_json",
     "digits",
+    "form",
     "integer",
     "moment",
     "number",
@@ -156,6 +161,11 @@ def moment(field: str, value: str) -> float:
     raise ForeignError(field, "expected a time such as 2026-11-28T17:00:00Z in the years 1970 to 9999")
 
 
+def calendar(at: float) -> datetime.datetime:
+    """Unix seconds as a date in UTC, whatever they are: outside the years 1970 to 9999 the nearer end of them."""
+    return datetime.datetime.fromtimestamp(min(LATEST, at) if at > 0 else 0.0, datetime.UTC)  # NaN is not above 0
+
+
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +190,20 @@ def text(field: str, value: object, most: int, *, least: int = 0, lines: bool = 
 def cleaned(value: str, most: int) -> str:
     """A text that is shown and not judged: cut, and what could move a cursor, end a line or not be stored replaced."""
     return _HALF.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value[:most]))
+
+
+def form(octets: bytes | bytearray, most: int, *, fields: int = 200) -> list[tuple[str, str]]:
+    """The fields of a form as browsers send it (`application/x-www-form-urlencoded`), in UTF-8.
+
+    Raises:
+        ForeignError: it is too long, has too many fields, or is no UTF-8.
+    """
+    if len(octets) > most:
+        raise ForeignError("", f"the form has more than {most} octets")
+    try:
+        return parse_qsl(octets.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=fields)
+    except ValueError:
+        raise ForeignError("", f"no form of at most {fields} fields in UTF-8") from None
 
 
 # --- documents -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qs, unquote_to_bytes
 
+from hub_server.domain.foreign import ForeignError, digits
+
 __all__ = [
     "ANSWER_FIELDS",
     "REQUEST_FIELDS",
@@ -170,9 +172,11 @@ def content_length_untrusted(headers: Iterable[tuple[bytes, bytes]]) -> int | No
     """
     for name, value in headers:
         if name.lower() == b"content-length":
-            if not value.isdigit() or len(value) > 18:
-                raise Malformed("Content-Length is no number")
-            return int(value)
+            try:
+                text = value.decode("ascii")
+                return digits("Content-Length", text.lstrip("0") or text[:1], 0, 10**18 - 1)
+            except (ValueError, ForeignError):
+                raise Malformed("Content-Length is no number") from None
     return None
 
 

@@ -6,6 +6,7 @@ Source: k8s.io/cli-runtime and k8s.io/kubectl, release 1.36: printers/tableprint
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -155,7 +156,7 @@ def cell(value: Any) -> str:
 
 def age(seconds: float) -> str:
     """A span of time in at most two units, as `duration.HumanDuration` shortens it."""
-    whole = int(seconds)
+    whole = math.trunc(seconds)
     if whole < -1:
         return "<invalid>"
     if whole < 0:

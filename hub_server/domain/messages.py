@@ -10,13 +10,13 @@ shown.
 
 from __future__ import annotations
 
-import json
-import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
+from hub_server.domain.foreign import Document, ForeignError, cleaned, integer, time, truth
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, Impersonation, NodeSummary
 
 __all__ = [
@@ -51,6 +51,10 @@ _REASONS: Final[tuple[GoodbyeReason, ...]] = ("unknown", "uninstalled", "restart
 _NAME: Final = 253
 _TEXT: Final = 1024
 _SHORT_LIST: Final = 64
+# Of a node: labels of Kubernetes have at most 63 characters, and a node few roles and fewer bad conditions.
+_LABEL: Final = 63
+_LABELS: Final = 16
+_U31: Final = 2**31 - 1  # what a column of numbers holds
 _U63: Final = 2**63 - 1
 
 
@@ -150,156 +154,129 @@ class ConfigAck(NamedTuple):
     error: str | None
 
 
-def parse_line(line: bytes) -> tuple[str, Mapping[str, Any]]:
+def parse_line(line: bytes) -> tuple[str, Document]:
     """One line to its type and fields.
 
     Raises:
         BadMessage: it is no JSON object with a type.
     """
-    try:
-        message = json.loads(line.decode(), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise BadMessage("a line is no JSON") from None
-    if not isinstance(message, dict):
-        raise BadMessage("a line is no JSON object")
-    return _text(message, "type", 64), message
+    with _told():
+        message = Document.parse(line, CONTROL_LINE, path="a line")
+        return _text(message, "type", 64), message
 
 
-def parse_hello(message: Mapping[str, Any]) -> Hello:
+def parse_hello(message: Document) -> Hello:
     """Fields of `hello`.
 
     Raises:
         BadMessage: one is missing or of the wrong type.
     """
-    impersonation = message.get("impersonation") or {}
-    if not isinstance(impersonation, dict):
-        raise BadMessage("impersonation is no object")
-    return Hello(
-        protocol=_number(message, "protocol"),
-        agent_version=_text(message, "agent_version", _NAME),
-        chart_version=_text(message, "chart_version", _NAME),
-        kube_version=_text(message, "kube_version", _NAME),
-        cluster_uid=_optional(message, "cluster_uid", _NAME),
-        mode=_text(message, "mode", 32),
-        mode_reason=_optional(message, "mode_reason", _TEXT),
-        mtu=_number(message, "mtu"),
-        impersonation=Impersonation(
-            enabled=_truth(impersonation, "enabled", default=False),
-            users=_texts(impersonation, "users"),
-            groups=_texts(impersonation, "groups"),
-        ),
-        config_revision=_number(message, "config_revision"),
-        boot_id=_text(message, "boot_id", _NAME),
-        service_account=_text(message, "service_account", 2 * _NAME),
-        namespace=_text(message, "namespace", _NAME),
-        job=_optional(message, "job", _NAME),
-        clock_skew=_skew(message),
-    )
+    with _told():
+        impersonation = message.get("impersonation")
+        return Hello(
+            protocol=_number(message, "protocol"),
+            agent_version=_text(message, "agent_version", _NAME),
+            chart_version=_text(message, "chart_version", _NAME),
+            kube_version=_text(message, "kube_version", _NAME),
+            cluster_uid=_optional(message, "cluster_uid", _NAME),
+            mode=_text(message, "mode", 32),
+            mode_reason=_optional(message, "mode_reason", _TEXT),
+            mtu=_number(message, "mtu"),
+            impersonation=Impersonation(
+                enabled=impersonation.truth("enabled") or False,
+                users=_texts(impersonation, "users", _SHORT_LIST, _NAME),
+                groups=_texts(impersonation, "groups", _SHORT_LIST, _NAME),
+            ),
+            # An edge may hold what another hub, or a broken one, gave it: the number is only compared.
+            config_revision=_number(message, "config_revision", 2**53),
+            boot_id=_text(message, "boot_id", _NAME),
+            service_account=_text(message, "service_account", 2 * _NAME),
+            namespace=_text(message, "namespace", _NAME),
+            job=_optional(message, "job", _NAME),
+            clock_skew=message.integer("clock_skew", least=-(10**12), most=10**12),
+        )
 
 
-def _skew(message: Mapping[str, Any]) -> int | None:
-    """Seconds, of either sign; None where the clock is well, or the edge too old to say."""
-    value = message.get("clock_skew")
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not -_U63 <= value <= _U63:
-        raise BadMessage("clock_skew is no number")
-    return value
-
-
-def parse_nodes(message: Mapping[str, Any]) -> NodesPart:
+def parse_nodes(message: Document) -> NodesPart:
     """Fields of `nodes`.
 
     Raises:
         BadMessage: one is missing or of the wrong type.
     """
-    nodes = message.get("nodes")
-    if not isinstance(nodes, list):
-        raise BadMessage("nodes is no list")
-    return NodesPart(
-        generation=_number(message, "generation"),
-        part=_number(message, "part"),
-        is_last=_truth(message, "last"),
-        nodes=tuple(_node(node) for node in nodes),
-    )
+    with _told():
+        if message.raw("nodes") is None:
+            raise BadMessage("nodes: missing")
+        return NodesPart(
+            generation=_number(message, "generation", _U63),
+            part=_number(message, "part"),
+            is_last=truth("last", message.raw("last")),
+            nodes=tuple(_node(node) for node in message.items("nodes")),
+        )
 
 
-def parse_api(message: Mapping[str, Any]) -> ApiReport:
+def parse_api(message: Document) -> ApiReport:
     """Fields of `api`.
 
     Raises:
         BadMessage: one is missing or of the wrong type.
     """
-    state = _text(message, "state", 32)
-    if state not in ("ok", "unreachable", "forbidden"):
-        raise BadMessage("state is none of ok, unreachable, forbidden")
-    return ApiReport(
-        cast("ApiState", state), _optional(message, "errno", 64), _optional(message, "detail", _TEXT) or ""
-    )
+    with _told():
+        state = _text(message, "state", 32)
+        if state not in ("ok", "unreachable", "forbidden"):
+            raise BadMessage("state: none of ok, unreachable, forbidden")
+        return ApiReport(
+            cast("ApiState", state), _optional(message, "errno", 40), _optional(message, "detail", _TEXT) or ""
+        )
 
 
-def parse_config_ack(message: Mapping[str, Any]) -> ConfigAck:
+def parse_config_ack(message: Document) -> ConfigAck:
     """Fields of `config_ack`.
 
     Raises:
         BadMessage: one is missing or of the wrong type.
     """
-    return ConfigAck(_number(message, "revision"), _optional(message, "error", _TEXT))
+    with _told():
+        return ConfigAck(_number(message, "revision"), _optional(message, "error", _TEXT))
 
 
-def _node(node: object) -> NodeSummary:
-    if not isinstance(node, dict):
-        raise BadMessage("a node is no object")
-    created = node.get("created", 0)
-    if isinstance(created, bool) or not isinstance(created, int | float) or not math.isfinite(created):
-        raise BadMessage("created is no time")
+def _node(node: Document) -> NodeSummary:
+    created = node.raw("created")
+    schedulable = node.truth("schedulable")
     return NodeSummary(
         name=_text(node, "name", _NAME),
-        ready=_truth(node, "ready"),
-        schedulable=_truth(node, "schedulable", default=True),
-        roles=_texts(node, "roles"),
-        version=_optional(node, "version", _NAME) or "",
-        created=float(created),
-        conditions=_texts(node, "conditions"),
+        ready=truth(node.where("ready"), node.raw("ready")),
+        schedulable=True if schedulable is None else schedulable,
+        roles=_texts(node, "roles", _LABELS, _LABEL),
+        version=_optional(node, "version", _LABEL) or "",
+        created=0.0 if created is None else time(node.where("created"), created),
+        conditions=_texts(node, "conditions", _LABELS, _LABEL),
     )
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong with a foreign value is what is wrong with the message."""
+    try:
+        yield
+    except ForeignError as error:
+        raise BadMessage(str(error)) from None
 
 
-def _clean(text: str, most: int) -> str:
-    """Cut, and without what could move a cursor or end a line."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:most])
+def _text(message: Document, field: str, most: int) -> str:
+    """A text, cut, and without what could move a cursor or end a line."""
+    found = message.text(field, most=CONTROL_LINE)
+    if found is None:
+        raise BadMessage(f"{message.where(field)}: missing")
+    return cleaned(found, most)
 
 
-def _text(message: Mapping[str, Any], field: str, most: int) -> str:
-    value = message.get(field)
-    if not isinstance(value, str):
-        raise BadMessage(f"{field} is no string")
-    return _clean(value, most)
+def _optional(message: Document, field: str, most: int) -> str | None:
+    return None if message.raw(field) is None else _text(message, field, most)
 
 
-def _optional(message: Mapping[str, Any], field: str, most: int) -> str | None:
-    return None if message.get(field) is None else _text(message, field, most)
+def _texts(message: Document, field: str, many: int, most: int) -> tuple[str, ...]:
+    return tuple(cleaned(one, most) for one in message.texts(field, most=CONTROL_LINE)[:many])
 
 
-def _texts(message: Mapping[str, Any], field: str) -> tuple[str, ...]:
-    values = message.get(field) or []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BadMessage(f"{field} is no list of strings")
-    return tuple(_clean(value, _NAME) for value in values[:_SHORT_LIST])
-
-
-def _number(message: Mapping[str, Any], field: str) -> int:
-    value = message.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _U63:
-        raise BadMessage(f"{field} is no number")
-    return value
-
-
-def _truth(message: Mapping[str, Any], field: str, *, default: bool | None = None) -> bool:
-    value = message.get(field, default)
-    if not isinstance(value, bool):
-        raise BadMessage(f"{field} is neither true nor false")
-    return value
+def _number(message: Document, field: str, most: int = _U31) -> int:
+    return integer(message.where(field), message.raw(field), 0, most)

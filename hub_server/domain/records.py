@@ -171,6 +171,9 @@ class Sink(Protocol):
     def api_state(self, cluster_id: str, state: ApiState, errno: str | None, detail: str) -> None:
         """Whether the edge reaches its API server."""
 
+    def misbehaved(self, cluster_id: str, what: str) -> None:
+        """Something that an edge sent was refused, or it sends more than it may; told at most once in a while."""
+
     def config_for(self, cluster_id: str) -> Mapping[str, Any]:
         """The configuration that the edge should have: revision, keepalive, mtu, heartbeat, endpoints, relay_url."""
 

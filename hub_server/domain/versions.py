@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hub_server.domain.foreign import digits
+
 _SEMVER = re.compile(
     r"v?(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?", re.ASCII
 )
@@ -16,7 +18,8 @@ def parse(text: str | None) -> tuple[int, int, int, bool] | None:
     if match is None:
         return None
     major, minor, patch, pre = match.groups()
-    return int(major), int(minor), int(patch), pre is None
+    numbers = [digits("version", text, 0, 999_999_999) for text in (major, minor, patch)]
+    return numbers[0], numbers[1], numbers[2], pre is None
 
 
 def newest(versions: Iterable[str]) -> str | None:

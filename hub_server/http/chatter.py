@@ -37,5 +37,6 @@ class Chatter:
         if now - told_at < LINE_EVERY:
             return
         self._told[kind] = (now, count)
-        more = {"detail": detail} if detail else {}
+        plain = "".join(letter if letter.isprintable() else "?" for letter in detail[:200])
+        more = {"detail": plain} if plain else {}
         _log.info(kind, peer=peer, times=count - told, **more)

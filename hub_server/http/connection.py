@@ -21,10 +21,10 @@ import structlog
 import trio
 from starlette.requests import ClientDisconnect
 
-from hub_server import supervise
+from hub_server import log, supervise
 from hub_server.domain.errors import HubError
 from hub_server.http.chatter import Chatter
-from hub_server.http.exchange import Exchange, HungUp, Message, date_now, reason_of
+from hub_server.http.exchange import Exchange, HungUp, Message, date_now, reason_of, take
 from hub_server.http.limits import HEAD, READ, Limits
 from hub_server.http.request import Refused, read_head_untrusted, scope_of, wants_websocket_untrusted, without_quotes
 from hub_server.http.room import Place
@@ -160,20 +160,21 @@ class Connection:
         Raises:
             HungUp: it cannot be sent.
         """
-        async with self._writing:
+        await take(self._writing)
+        try:
             if self.is_broken:
                 raise HungUp("the client is gone")
             self.place.wait()
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as problem:
-                self.is_broken = True
-                raise HungUp(str(problem) or "the connection is closed") from problem
-            except BaseException:
-                self.is_broken = True  # cut in the middle
-                raise
-            finally:
-                self.place.work()
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+            self.is_broken = True
+            raise HungUp(str(problem) or "the connection is closed") from problem
+        except BaseException:
+            self.is_broken = True  # cut in the middle
+            raise
+        finally:
+            self.place.work()
+            self._writing.release()
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -279,7 +280,7 @@ class Connection:
                     raise
 
         request_id = scope["state"]["request_id"]
-        with exchange.work:
+        with exchange.work, log.about_request(request_id):
             if not await supervise.run_once("request", answer, victim=f"{request_id} of {self.peer}"):
                 path = scope["raw_path"].decode("ascii")[:200]
                 _log.error("a request failed", request=request_id, peer=self.peer, method=scope["method"], path=path)

@@ -55,6 +55,11 @@ def _counted(limit: int) -> int:
     return 2**30 if limit == resource.RLIM_INFINITY else limit
 
 
-def places(descriptors: int) -> int:
-    """How many connections fit under a limit of descriptors, with what the rest of the hub needs set aside."""
-    return max(1, min(_MOST, descriptors - min(_RESERVE, descriptors // 4)))
+def places(descriptors: int, wanted: int = 0) -> int:
+    """How many connections fit under a limit of descriptors, with what the rest of the hub needs set aside.
+
+    Args:
+        descriptors: that the process may have.
+        wanted: no more than these; 0 for as many as is reasonable.
+    """
+    return max(1, min(wanted or _MOST, descriptors - min(_RESERVE, descriptors // 4)))

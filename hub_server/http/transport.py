@@ -89,7 +89,8 @@ class Transport(trio.abc.Stream):
         """Octets that were sent and that the peer has not acknowledged (SIOCOUTQ)."""
         if self._socket.fileno() < 0:
             raise trio.ClosedResourceError
-        return int(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
+        untaken: int = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+        return untaken
 
     async def wait_send_all_might_not_block(self) -> None:
         """Part of the interface."""

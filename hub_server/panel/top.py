@@ -89,7 +89,7 @@ def _quantity(value: object) -> float:
     """A quantity of Kubernetes; 0 for what is none."""
     found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        return float(value) if isinstance(value, int) and 0 <= value < 2**63 else 0.0
+        return value * 1.0 if isinstance(value, int) and 0 <= value < 2**63 else 0.0
     whole, _, rest = found[1].partition(".")
     number = f"{whole.lstrip('0') or '0'}{'.' + rest if rest else ''}"
     return decimal("quantity", number, 0, 1e15) * _UNITS[found[2] or ""]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -23,9 +24,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from hub_server import audit
 from hub_server.auth.throttle import RateLimit, source_of
-from hub_server.domain import alerts
+from hub_server.domain import alerts, foreign
 from hub_server.domain import token as tokens
 from hub_server.domain.errors import HubError, TooMany, Unavailable
+from hub_server.domain.foreign import Document, ForeignError, cleaned
 from hub_server.domain.reasons import Reason
 from hub_server.domain.status import Phase
 from hub_server.services import addresses
@@ -86,21 +88,18 @@ def parse_request_untrusted(document: object, *, has_token: bool) -> Request:
     Raises:
         Refused: 400 `bad_request`; a key that cannot be read is `bad_pubkey` later on, as an empty one.
     """
-    if not isinstance(document, dict):
-        raise Refused(400, "bad_request", "expected a JSON object")
+    try:
+        return _request(Document(document), has_token)
+    except ForeignError as error:
+        raise Refused(400, "bad_request", str(error)) from None
 
-    def text(name: str, limit: int = _WORD) -> str:
-        value = document.get(name)
-        value = "" if value is None else value
-        if not isinstance(value, str) or len(value) > limit:
-            raise Refused(400, "bad_request", f"{name}: expected text of at most {limit} characters")
-        return "".join(sign if sign.isprintable() else "?" for sign in value)
+
+def _request(document: Document, has_token: bool) -> Request:
+    def text(name: str, most: int = _WORD) -> str:
+        return cleaned(document.text(name, most=most) or "", most)
 
     def number(name: str) -> int:
-        value = document.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-            raise Refused(400, "bad_request", f"{name}: expected a number")
-        return value
+        return foreign.integer(name, document.raw(name), 0, 2**63 - 1)
 
     return Request(
         token=text("token", 200) if has_token else "",
@@ -174,7 +173,7 @@ class Joining:
         cluster_id, answer, psk = await self._redeem(request, token.id, remote)
         sealing, nonce = tokens.psk_seal_parts(shared, psk)
         sealed = nonce + ChaCha20Poly1305(sealing).encrypt(nonce, psk, cluster_id.encode())
-        body = _canonical(json.loads(answer) | {"psk_sealed": _base64(sealed)}).encode()
+        body = _canonical(foreign.decode_json(answer.encode(), 2**20) | {"psk_sealed": _base64(sealed)}).encode()
         return Answer(body, tokens.answer_mac(key, request.nonce, body))
 
     async def _redeem(self, request: Request, token_id: str, remote: str) -> tuple[str, str, bytes]:
@@ -266,7 +265,7 @@ class Joining:
     def _check_clock(self, request: Request, now: float) -> None:
         if abs(request.ts - now) > tokens.CLOCK_TOLERANCE:
             off = request.ts - now
-            raise Refused(422, "clock_skew", f"the edge's clock is off by {off / 60:.0f} minutes", now=int(now))
+            raise Refused(422, "clock_skew", f"the edge's clock is off by {off / 60:.0f} minutes", now=math.floor(now))
 
 
 # --- units of work ---------------------------------------------------------------------------------------------------
@@ -483,11 +482,11 @@ def _about(connection: Connection, core: Core, public_key: bytes) -> dict[str, A
         return {"state": "unknown", "at": None, "config": None}
     cluster = connection.execute(select(clusters).where(clusters.c.id == peer.cluster_id)).one()
     if cluster.deleted_at is not None:
-        return {"state": "deleted", "at": int(cluster.deleted_at), "config": None}
+        return {"state": "deleted", "at": math.floor(cluster.deleted_at), "config": None}
     if peer.retired_at is not None:
-        return {"state": "revoked", "at": int(peer.retired_at), "config": None}
+        return {"state": "revoked", "at": math.floor(peer.retired_at), "config": None}
     if cluster.phase == Phase.BLOCKED.value:
-        return {"state": "blocked", "at": int(cluster.since), "config": None}
+        return {"state": "blocked", "at": math.floor(cluster.since), "config": None}
     config = _config(connection, core, cluster, peer.address, peer.address6)
     return {"state": "active", "at": None, "config": config}
 

@@ -6,6 +6,7 @@ anything up: a subscription keeps the set of what changed, not a queue. Nothing 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,7 +29,7 @@ class Live:
     def __init__(self, now: Callable[[], float]) -> None:
         """Begin with nothing. Ids start with the clock, so that those of a hub that ran before are all lower."""
         self._now = now
-        self._next = int(now() * 1000)
+        self._next = math.floor(now() * 1000)
         self._ring: deque[tuple[str, LiveEvent]] = deque(maxlen=KEPT)
         self._subscriptions: dict[_Subscription, str] = {}
         self._is_closed = False
@@ -121,7 +122,7 @@ class _Subscription:
                 oldest = min((waiting.id for waiting in self._waiting.values()), default=event.id + 1)
                 yield replace(event, id=min(event.id, oldest - 1))
                 continue
-            deadline = min((self._told[key] for key in self._waiting), default=float("inf")) + PER_ROW
+            deadline = min((self._told[key] for key in self._waiting), default=math.inf) + PER_ROW
             with trio.move_on_at(deadline):
                 self._wake = trio.Event()
                 await self._wake.wait()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from hub_server.domain.errors import Invalid
+from hub_server.domain.foreign import ForeignError, digits
 from hub_server.services.views import Page
 
 T = TypeVar("T")
@@ -30,12 +31,9 @@ def after(cursor: str | None) -> int:
         return 0
     try:
         text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"==").decode("ascii")
-        number = int(text) if text.isdigit() and len(text) < 19 else -1
-    except (ValueError, binascii.Error):
-        number = -1
-    if number < 0:
-        raise Invalid("cursor", "that cursor is none of this hub's")
-    return number
+        return digits("cursor", text, 0, 10**18)
+    except (ValueError, binascii.Error, ForeignError):
+        raise Invalid("cursor", "that cursor is none of this hub's") from None
 
 
 def cursor_of(number: int) -> str:

@@ -19,7 +19,7 @@ import trio
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hub_server import supervise
-from hub_server.domain import alerts, clones, status
+from hub_server.domain import alerts, clones, foreign, status
 from hub_server.domain.errors import Unavailable
 from hub_server.domain.reasons import Reason
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, NodeSummary, PeerRecord, RealmRecord
@@ -33,6 +33,7 @@ PROTOCOL = 1
 LAST_SEEN_EVERY = 15.0
 SAMPLE_EVERY = 60.0
 TICK = 0.5
+GATHER = 0.05  # between two transactions: what many edges, or a busy one, do meanwhile is one
 MAX_NODES = 5000
 _RETRY = 2.0  # seconds until what could not be written is tried again
 _CLOCK_SET = 2.0  # seconds by which a clock that runs well is never corrected within one look
@@ -40,6 +41,31 @@ _MOST_WAITING = 50_000  # events, samples and so on that wait for the database
 _LISTENING = "listening_until"
 
 log = structlog.get_logger("hub.presence")
+
+
+@dataclass(slots=True)
+class EventBudget:
+    """How many events of one cluster are kept: a hundred at once, ten a minute for ever; the others are counted."""
+
+    _level: float = 100.0
+    _at: float = -math.inf
+    _skipped: int = 0
+
+    def take(self, now: float) -> bool:
+        """Whether there is one left, which is taken."""
+        if self._at > -math.inf:
+            self._level = min(100.0, self._level + max(0.0, now - self._at) / 6)
+        self._at = now
+        if self._level < 1:
+            self._skipped += 1
+            return False
+        self._level -= 1
+        return True
+
+    def left_out(self) -> int:
+        """How many were not kept since this was asked last."""
+        skipped, self._skipped = self._skipped, 0
+        return skipped
 
 
 @dataclass(slots=True)
@@ -96,8 +122,8 @@ class Row:
     worst: Status | None = None  # of this minute
     counted: tuple[int, int] = (0, 0)  # rx, tx at the last sample
     rtts: deque[float] = field(default_factory=lambda: deque(maxlen=16))
-    places: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=32))
     boots: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=32))
+    events: EventBudget = field(default_factory=EventBudget)
 
     @property
     def reason(self) -> Reason | None:
@@ -191,7 +217,8 @@ class Presence:
             # What a clock wrote that was ahead of this one is taken as now, else a dead edge would stay connected.
             _move(row, 0.0, now)
             if listened_until is not None:
-                row.status = status.after_hub_absence(row.status, float(listened_until), now)
+                until = foreign.decimal(_LISTENING, listened_until, 0, foreign.LATEST)
+                row.status = status.after_hub_absence(row.status, until, now)
                 self._set_deadline(row)
         return await self._core.database.read(_wire_records, self._core, None)
 
@@ -263,7 +290,7 @@ class Presence:
             return
         row.last_handshake = at
         row.first_packet_at = row.first_packet_at or at
-        self._seen_at(row, remote, at)
+        row.endpoint = remote
         self._packet(row, at, is_new_session=True)
 
     def beat(self, cluster_id: str, at: float, rtt: float | None, remote: str | None) -> None:
@@ -274,7 +301,7 @@ class Presence:
             row.rtt = rtt if row.rtt is None else row.rtt + (rtt - row.rtt) / 8
             row.rtts.append(rtt)
         if remote is not None:
-            self._seen_at(row, remote, at)
+            row.endpoint = remote
         self._packet(row, at)
 
     def goodbye(self, cluster_id: str, at: float, reason: GoodbyeReason) -> None:
@@ -367,6 +394,12 @@ class Presence:
             self._event(row, f"api.{state}", now, reason_of_api(state, errno), f"{errno or ''} {detail}".strip()[:500])
         self._changed(row)
 
+    def misbehaved(self, cluster_id: str, what: str) -> None:
+        """Something that an edge sent was refused, or it sends more than it may."""
+        if (row := self.rows.get(cluster_id)) is not None:
+            self._event(row, "edge.misbehaved", self._now(), None, what[:500])
+            self._wake.set()
+
     def config_for(self, cluster_id: str) -> Mapping[str, Any]:
         """The configuration that the edge should have."""
         row, settings = self.rows[cluster_id], self._core.settings
@@ -426,15 +459,6 @@ class Presence:
         row.detail = ""
         self._changed(row)
 
-    def _seen_at(self, row: Row, remote: str, at: float) -> None:
-        if remote == row.endpoint and row.places and row.places[-1][1] == remote:
-            return
-        row.endpoint = remote
-        row.places.append((at, remote))
-        if row.status.phase is not Phase.BLOCKED and clones.is_cloned(row.places, at):
-            seen = " and ".join(sorted({place for _, place in row.places})[:4])
-            self._block(row, Reason.CLONE_SUSPECTED, alerts.Kind.CLONE_SUSPECTED, f"one key from {seen} in turn")
-
     def _block(self, row: Row, reason: Reason, kind: alerts.Kind, detail: str) -> None:
         now = self._now()
         row.status, row.detail = status.after_block(row.status, reason, now), detail[:500]
@@ -455,7 +479,6 @@ class Presence:
         now = self._now()
         row.cluster_uid = row.offered_cluster_uid or row.cluster_uid
         row.offered_cluster_uid, row.detail = None, ""
-        row.places.clear()
         row.boots.clear()
         row.status = status.after_acceptance(row.status, now)
         self._event(row, "cluster.accepted", now, None, "")
@@ -486,7 +509,7 @@ class Presence:
             last = None if facts is None else facts.last_authenticated
             if last is not None and last > (before.last_packet or 0):
                 self._packet(row, last)
-        heartbeat = float(self._core.settings.heartbeat)
+        heartbeat = self._core.settings.heartbeat
         row.status = status.after_silence(row.status, now, heartbeat=heartbeat, listening_since=self.listening_since)
         if row.status.phase is not before.phase and row.status.phase in status.SILENT:
             if before.phase is Phase.CONNECTED:
@@ -513,7 +536,7 @@ class Presence:
         self._set_deadline(row)
 
     def _set_deadline(self, row: Row) -> None:
-        heartbeat = float(self._core.settings.heartbeat)
+        heartbeat = self._core.settings.heartbeat
         times = [status.next_silence(row.status, heartbeat=heartbeat, listening_since=self.listening_since)]
         if row.status.phase is Phase.INVITED and row.status.reason is Reason.INVITE_PENDING:
             times.append(row.invite_expires_at)
@@ -532,6 +555,11 @@ class Presence:
         self._publish(row)
 
     def _event(self, row: Row, kind: str, at: float, reason: Reason | None, detail: str) -> None:
+        """Keep an event, if the row has budget left: an edge decides how many there are, the hub how many are kept."""
+        if not row.events.take(self._core.monotonic()):
+            return
+        if left_out := row.events.left_out():
+            detail = f"{detail} (of this cluster {left_out} events before this one were not kept: too many)".lstrip()
         self._batch.events.append(
             {
                 "tenant_id": row.tenant_id,
@@ -609,6 +637,7 @@ class Presence:
             self._core.database.check_place()
             try:
                 await self.flush()
+                await trio.sleep(GATHER)
             except Unavailable:
                 await trio.sleep(_RETRY)
 
@@ -656,15 +685,12 @@ def _move(row: Row, by: float, now: float) -> None:
         if at is not None:
             setattr(row, name, min(at + by, now))
     row.written_at = min(row.written_at + by, now)
-    for visits in (row.places, row.boots):
-        for number, (at, what) in enumerate(visits):
-            visits[number] = (at + by, what)
+    for number, (at, boot) in enumerate(row.boots):
+        row.boots[number] = (at + by, boot)
 
 
 def _utc(at: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return foreign.calendar(at).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 # -- units of work -----------------------------------------------------------------------------------------------------

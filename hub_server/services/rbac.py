@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select, update
 from hub_server import audit, supervise
 from hub_server.domain import rbac as rules
 from hub_server.domain.errors import EdgeUnreachable, Invalid, NotFound
+from hub_server.domain.foreign import Document, ForeignError, cleaned
 from hub_server.domain.roles import Right
 from hub_server.services.core import Core
 from hub_server.services.kubectl import Kubectl
@@ -132,7 +133,7 @@ class Rbac:
             async with room:
                 try:
                     answers[permission] = await _ask(upstream, row.id, permission)
-                except (OSError, EdgeFault, ValueError) as problem:
+                except (OSError, EdgeFault, ForeignError, ValueError) as problem:
                     failed.append(str(problem) or type(problem).__name__)
                     nursery.cancel_scope.cancel()
 
@@ -180,16 +181,15 @@ async def _ask(upstream: Upstream, cluster_id: str, permission: rules.Permission
             pieces += piece
             if len(pieces) > _ANSWER_LIMIT:
                 raise ValueError("the answer is too long")
-        found = json.loads(pieces)
-        status = found.get("status") if isinstance(found, dict) else None
-        if answer.status not in (200, 201) or not isinstance(status, dict):
-            message = found.get("message") if isinstance(found, dict) else ""
-            raise ValueError(str(message)[:300] or f"HTTP {answer.status}")
+        found = Document.parse(pieces, _ANSWER_LIMIT)
+        if answer.status not in (200, 201) or found.raw("status") is None:
+            raise ValueError(cleaned(found.text("message") or f"HTTP {answer.status}", 300))
+        status = found.get("status")
     return RuleCheck(
         key="/".join(_key(permission)),
         text=rules.sentence_of(permission),
-        granted=bool(status.get("allowed")),
-        reason=str(status.get("reason") or status.get("evaluationError") or "")[:300],
+        granted=status.truth("allowed") or False,
+        reason=cleaned(status.text("reason") or status.text("evaluationError") or "", 300),
     )
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import structlog
 
 from hub_server.domain import versions
+from hub_server.domain.foreign import ForeignError, decode_json
 
 log = structlog.get_logger("hub.releases")
 
@@ -41,8 +41,8 @@ class Releases:
             if stamp == self._stamp:
                 return
             self._stamp = stamp
-            self._notes = _parse(json.loads(self._path.read_text()))
-        except (OSError, ValueError) as problem:
+            self._notes = _parse(decode_json(self._path.read_bytes(), 2**20))
+        except (OSError, ValueError, ForeignError) as problem:
             log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
 
 

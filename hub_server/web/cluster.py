@@ -16,6 +16,7 @@ from hub_server.domain.errors import (
     TooMany,
     Unauthenticated,
 )
+from hub_server.domain.foreign import digits
 from hub_server.domain.roles import Right
 from hub_server.services.views import Actor, ClusterDetail, LiveEvent, PanelAnswer, TenantView, Timeline
 from hub_server.web import charts, live, render
@@ -62,8 +63,8 @@ async def context_of(visit: Visit, tab: str, **more: Any) -> tuple[TenantView, C
 
 def _charts(timeline: Timeline) -> dict[str, Any]:
     round_trips = [bar.rtt * 1000 if bar.rtt is not None else None for bar in timeline.bars]
-    received = [float(bar.rx) if bar.phase is not None else None for bar in timeline.bars]
-    sent = [float(bar.tx) if bar.phase is not None else None for bar in timeline.bars]
+    received = [bar.rx * 1.0 if bar.phase is not None else None for bar in timeline.bars]
+    sent = [bar.tx * 1.0 if bar.phase is not None else None for bar in timeline.bars]
     rtt_top, traffic_top = charts.ceiling(round_trips, 10.0), charts.ceiling([*received, *sent], 1000.0)
     return {
         "timeline": timeline,
@@ -208,9 +209,8 @@ async def issue_kubeconfig(visit: Visit) -> Response:
     ttl = visit.field("ttl")
     try:
         actor = await _retyped(visit)
-        issued = await visit.services.kubectl.issue_kubeconfig(
-            actor, visit.cluster_id, ttl=float(ttl) if ttl in {str(known) for known in LIFETIMES} else None
-        )
+        lifetime = {str(known): known * 1.0 for known in LIFETIMES}.get(ttl)
+        issued = await visit.services.kubectl.issue_kubeconfig(actor, visit.cluster_id, ttl=lifetime)
     except (Unauthenticated, TooMany, Invalid, Conflict) as refusal:
         return await _kubeconfigs(visit, error=refusal.detail, status=422)
     safe = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_.") else "-" for sign in issued.filename)
@@ -251,17 +251,14 @@ async def _settings(visit: Visit, *, values: dict[str, str], errors: dict[str, s
 async def save_settings(visit: Visit) -> Response:
     """Keep what was changed."""
     values = {name: visit.field(name) for name in ("name", "keepalive", "mute")}
-    if not values["keepalive"].isascii() or not values["keepalive"].isdigit():
-        return await _settings(visit, values=values, errors={"keepalive": "a whole number of seconds"}, status=422)
-    muted_until = None
-    if values["mute"] in {str(length) for length in MUTES}:
-        muted_until = visit.now + int(values["mute"]) if values["mute"] != "0" else 0.0
+    length = {str(known): known for known in MUTES}.get(values["mute"])
+    muted_until = None if length is None else visit.now + length if length else 0.0
     try:
         await visit.services.clusters.update(
             visit.actor,
             visit.cluster_id,
             name=values["name"],
-            keepalive=int(values["keepalive"]),
+            keepalive=digits("keepalive", values["keepalive"], 1, 65535),
             muted_until=muted_until,
         )
     except Invalid as refusal:

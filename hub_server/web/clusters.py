@@ -38,7 +38,7 @@ def query_of(visit: Visit) -> ClusterQuery:
         phase=Phase(phase) if phase in set(PHASES) else None,
         reason=Reason(reason) if reason in set(Reason) else None,
         sort=sort if sort.removeprefix("-") in SORTS else "attention",
-        limit=int(limit) if limit in {str(size) for size in SIZES} else SIZES[0],
+        limit={str(size): size for size in SIZES}.get(limit, SIZES[0]),
         cursor=visit.asked("cursor") or None,
     )
 

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from hub_server import supervise
 from hub_server.domain.errors import HubError
+from hub_server.domain.foreign import digits
 from hub_server.domain.roles import Right
 from hub_server.grounds import GroundLost
 from hub_server.nursery import unwrapped
@@ -86,10 +87,12 @@ class Stream(Response):
     """An answer that lasts as long as the page. `react` is called with every event, and with None every few seconds."""
 
     def __init__(self, visit: Visit, tenant_id: str, react: React, *, beat: float = BEAT) -> None:
-        """Nothing is sent yet."""
+        """Nothing is sent yet. Raises ForeignError for a Last-Event-ID that is none of ours."""
         super().__init__(None, 200, {**render.HEADERS, "X-Accel-Buffering": "no"}, "text/event-stream")
         del self.headers["content-length"]
         self.visit, self.tenant_id, self.react, self.beat = visit, tenant_id, react, beat
+        last = visit.request.headers.get("Last-Event-ID", "")
+        self.last_id = digits("Last-Event-ID", last, 0, 10**18) if last else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream until the browser leaves or the session may not see it any more."""
@@ -110,9 +113,7 @@ class Stream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _serve(self, pen: Pen) -> None:
-        last = self.visit.request.headers.get("Last-Event-ID", "")
-        last_id = int(last) if last.isascii() and last.isdigit() else None
-        pen.last_id = last_id or 0
+        pen.last_id = self.last_id or 0
         live = self.visit.services.live
         one_at_a_time = trio.Lock()
 
@@ -124,7 +125,7 @@ class Stream(Response):
                 await trio.sleep(self.beat)
 
         async with (
-            live.subscribe(self.visit.actor, self.tenant_id, last_event_id=last_id) as events,
+            live.subscribe(self.visit.actor, self.tenant_id, last_event_id=self.last_id) as events,
             trio.open_nursery() as nursery,
         ):
             supervise.start_part(nursery, look)

@@ -7,8 +7,9 @@ nobody may frame a page, nothing is kept in shared caches.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import jinja2_fragments
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
+from hub_server.domain.foreign import LATEST, calendar
 from hub_server.domain.reasons import EXPLANATIONS, Reason
 from hub_server.domain.roles import Right
 
@@ -81,7 +83,7 @@ REASON_TONES = {
 
 def moment(at: float) -> datetime:
     """A Unix time as a UTC date."""
-    return datetime.fromtimestamp(at, UTC)
+    return calendar(at)
 
 
 def iso(at: float) -> str:
@@ -104,9 +106,14 @@ def hour(at: float) -> str:
     return moment(at).strftime("%H:%M")
 
 
+def whole_seconds(seconds: float) -> int:
+    """Seconds to show: not negative, and whatever they are, a number."""
+    return math.floor(min(seconds, LATEST)) if seconds > 0 else 0
+
+
 def age(seconds: float) -> str:
     """How long: `12 s`, `4 min`, `3 h`, `9 d`. The script on the page ticks with the same words."""
-    whole = max(0, int(seconds))
+    whole = whole_seconds(seconds)
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if whole >= size:
             return f"{whole // size} {unit}"
@@ -115,7 +122,7 @@ def age(seconds: float) -> str:
 
 def span(seconds: float) -> str:
     """A length with a second unit where it matters: `91 s`, `4 min 10 s`, `2 h 5 min`."""
-    whole = max(0, int(seconds))
+    whole = whole_seconds(seconds)
     if whole < 120:
         return f"{whole} s"
     if whole < 7200:
@@ -125,7 +132,7 @@ def span(seconds: float) -> str:
 
 def countdown(seconds: float) -> str:
     """Minutes and seconds that are left, as on a clock."""
-    whole = max(0, int(seconds))
+    whole = whole_seconds(seconds)
     head = f"{whole // 3600}:" if whole >= 3600 else ""
     return f"{head}{whole // 60 % 60:02}:{whole % 60:02}"
 

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hub_server.auth.cookies import DEVICE_COOKIE, clear_session, set_device, set_session
-from hub_server.domain.errors import TooMany, Unauthenticated, Unavailable
+from hub_server.domain.errors import Invalid, TooMany, Unauthenticated, Unavailable
 from hub_server.services import Services
 from hub_server.web import render
-from hub_server.web.site import Visit, is_from_here, safe_next, see_other
+from hub_server.web.site import Visit, is_from_here, read_form, safe_next, see_other
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -37,7 +37,10 @@ def submit(services: Services) -> Endpoint:
     """Check what was typed; the session is a cookie that scripts cannot read."""
 
     async def endpoint(request: Request) -> Response:
-        form = await request.form(max_files=0, max_fields=10, max_part_size=4096)
+        try:
+            form = await read_form(request)
+        except Invalid as refusal:
+            return _form(services, next="/", error=refusal.detail, status=refusal.status)
         email, password = str(form.get("email", "")).strip(), str(form.get("password", ""))
         address = safe_next(str(form.get("next", "/")))
         if not is_from_here(request):

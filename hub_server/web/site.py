@@ -6,17 +6,20 @@ does not carry the session's CSRF field, and turns a refusal of a service into a
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from starlette.datastructures import FormData
-from starlette.requests import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
-from hub_server.domain.errors import HubError, TooMany, Unauthenticated, Unavailable
+from hub_server.domain import foreign
+from hub_server.domain.errors import HubError, Invalid, TooMany, Unauthenticated, Unavailable
+from hub_server.log import present_request
 from hub_server.services import Services
 from hub_server.services.views import Actor, TenantView
 from hub_server.web import render
@@ -63,7 +66,7 @@ class Visit:
 
     def asked(self, name: str) -> str:
         """A parameter of the query."""
-        return self.request.query_params.get(name, "").strip()
+        return foreign.cleaned(self.request.query_params.get(name, "").strip(), 500)
 
     async def tenant(self) -> TenantView:
         """The tenant of the path."""
@@ -128,6 +131,25 @@ def is_from_here(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("Host")
 
 
+async def read_form(request: Request) -> FormData:
+    """The form that a page of ours sent, read to its bound and no further.
+
+    Raises:
+        Invalid: it is none, or it broke off.
+    """
+    octets = bytearray()
+    try:
+        async with contextlib.aclosing(request.stream()) as pieces:
+            async for piece in pieces:
+                octets += piece
+                if len(octets) > FORM_LIMIT:
+                    break
+    except ClientDisconnect:
+        raise Invalid("", "the form broke off") from None
+    fields: list[tuple[str, str | UploadFile]] = [*foreign.form(octets, FORM_LIMIT, fields=MOST_FIELDS)]
+    return FormData(fields)
+
+
 def handle(services: Services, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint around a handler."""
 
@@ -147,7 +169,7 @@ def handle(services: Services, handler: Handler) -> Callable[[Request], Awaitabl
         form = FormData()
         try:
             if request.method == "POST":
-                form = await request.form(max_files=0, max_fields=MOST_FIELDS, max_part_size=FORM_LIMIT)
+                form = await read_form(request)
                 sent = form.get("csrf") or request.headers.get("X-CSRF-Token", "")
                 if not (
                     actor.csrf
@@ -198,7 +220,7 @@ def error_page(
         "detail": refusal.detail,
         "code": refusal.code,
         "status": refusal.status,
-        "request_id": request_id or (actor.request_id if actor else ""),
+        "request_id": request_id or present_request() or (actor.request_id if actor else ""),
     }
     if is_fragment:
         # htmx swaps the answer of a refused request where the result would be.

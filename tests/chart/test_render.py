@@ -194,8 +194,8 @@ def test_the_default_rights_are_narrow() -> None:
         ("", "namespaces", "kube-system", "get")
     }
     assert rules_of(objects, "Role", "daalu-edge") == {
-        *(("", "secrets", "daalu-edge-key", verb) for verb in ("get", "list", "watch")),
-        *(("", "configmaps", "daalu-edge-config", verb) for verb in ("get", "list", "watch", "patch")),
+        *(("", "secrets", "daalu-edge-key", verb) for verb in ("get", "watch")),
+        *(("", "configmaps", "daalu-edge-config", verb) for verb in ("get", "watch", "patch")),
     }
     assert rules_of(objects, "Role", "daalu-edge-bootstrap") == {
         ("", kind, name, verb)

@@ -415,3 +415,24 @@ async def test_state_may_lie_in_a_folder(tmp_path: pathlib.Path) -> None:
         assert {path.name for path in folder.iterdir()} == {"private-key", "psk", "hub-key", "token-id", "phase"}
         assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
         assert json.loads((tmp_path / "state" / "config" / "config.json").read_text())["cluster_id"] == "cl_one"
+
+
+async def test_a_spent_token_may_be_deleted(tmp_path: pathlib.Path) -> None:
+    async with open_kube() as kube, open_hub(has_tunnel=False) as hub:
+        settings = settings_for(kube, hub, tmp_path)
+        assert (await join(settings))[0] == 0
+        (tmp_path / "token").unlink()
+        assert await join(settings) == (0, "already joined: no token is needed")
+        kube.put("/api/v1/namespaces/daalu-edge/configmaps/daalu-edge-config", {"kind": "ConfigMap"})
+        code, line = await join(settings)
+        assert code == 0, line
+        assert "config.json" in kube.config()
+
+
+async def test_without_key_and_token_the_job_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    async with open_kube() as kube, open_hub(has_tunnel=False) as hub:
+        settings = settings_for(kube, hub, tmp_path)
+        (tmp_path / "token").unlink()
+        code, line = await join(settings)
+        assert code == 2
+        assert "--token-file" in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -218,25 +219,35 @@ HOSTILE = [
     b'{"type": "nodes", "generation": 1, "part": 0, "last": 1, "nodes": []}\n',
     b'{"type": "nodes", "generation": 1, "part": 0, "last": true, "nodes": [{"name": null}]}\n',
     b'{"type": "nodes", "generation": 1, "part": 0, "last": true, "nodes": [{"name": "a", "created": NaN}]}\n',
+    b'{"type": "nodes", "generation": 1, "part": 0, "last": true, "nodes": '
+    b'[{"name": "a", "ready": true, "created": 1e12}]}\n',
+    b'{"type": "nodes", "generation": 1' + b"0" * 400 + b', "part": 0, "last": true, "nodes": []}\n',
+    b'{"type": "api", "state": "ok", "detail": "\\ud800"}\n',
+    b'{"type": "api", "type": "hello", "state": "ok"}\n',
     b"x" * (CONTROL_LINE + 2),
     b" " * CONTROL_LINE * 3 + b"\n",
 ]
 
 
 @pytest.mark.parametrize("line", HOSTILE, ids=range(len(HOSTILE)))
-async def test_a_hostile_line_closes_the_connection_and_nothing_else(line: bytes) -> None:
-    """A65: as the first line and after a good hello; the edge may come back."""
+async def test_a_hostile_line_costs_itself_and_nothing_else(line: bytes) -> None:
+    """A65: as the first line it ends the connection; after a good hello it is refused, and what follows is taken."""
     edge = Edge("cl_1")
     async with open_hub(edge) as (wire, notes, _), edge.connected(wire):
-        for hello in (None, HELLO):
-            async with edge.control(hello) as talk:
-                if hello is not None:
-                    assert await talk.receive() is not None
-                try:
-                    await talk.stream.send_all(line)
-                except trio.BrokenResourceError:
-                    continue
+        async with edge.control(None) as talk:
+            with suppress(trio.BrokenResourceError):
+                await talk.stream.send_all(line)
                 assert await talk.receive() is None
+        async with edge.control() as talk:
+            assert (await talk.receive() or {})["type"] == "welcome"
+            await talk.stream.send_all(line)
+            if line != b"\n":
+                assert (await talk.receive() or {})["type"] == "message_refused"
+                assert "refused" in (await notes.until("misbehaved", 2))[1]
+            if not line.endswith(b"\n"):
+                await talk.stream.send_all(b"\n")
+            await talk.send({"type": "api", "state": "ok", "errno": None, "detail": ""})
+            assert await notes.until("api") == [("ok", None, "")]
         async with edge.control() as talk:
             assert await talk.receive() is not None
         await edge.beat()
@@ -324,6 +335,29 @@ async def test_a_node_table_without_end_is_cut_at_the_limit() -> None:
                 await trio.sleep(0.01)
             for _ in range(20):
                 await other.beat()
-            assert len(control._connections["cl_1"].nodes) == NODES_MOST
+            assert len(control._connections["cl_1"].nodes) <= NODES_MOST
+            assert "node table has more than" in (await notes.until("misbehaved"))[0]
             nursery.cancel_scope.cancel()
         assert len(notes.of("beat", "cl_2")) == 20
+
+
+async def test_a_flood_of_messages_is_slowed_down_told_once_and_not_forgiven_for_coming_back() -> None:
+    """The budget is the edge's: a new connection brings no new one; other edges do not notice."""
+    edge, other = Edge("cl_1"), Edge("cl_2", number=3)
+    async with open_hub(edge, other) as (wire, notes, _), edge.connected(wire), other.connected(wire):
+        said = b'{"type": "api", "state": "ok", "errno": null, "detail": ""}\n'
+        async with edge.control() as talk:
+            assert await talk.receive() is not None
+            await talk.stream.send_all(said * 1000)
+            assert "slowed down" in (await notes.until("misbehaved"))[0]
+        heard = len(notes.of("api"))
+        assert heard < 600
+        async with edge.control() as talk:
+            assert await talk.receive() is not None
+            await talk.stream.send_all(said * 100)
+            async with other.control() as calm:
+                assert await calm.receive() is not None
+                await calm.stream.send_all(said * 100)
+                while len(notes.of("api", "cl_2")) < 100:
+                    await notes.until("api", len(notes.of("api")) + 1)
+        assert len(notes.of("misbehaved")) == 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from hub_server.door import Door
+from tests.edge.fakekube import open_kube
 from tests.hub.http.ground import answer
-from tests.hub.whole import Whole, whole_hub
+from tests.hub.whole import Whole, joined_edge, whole_hub
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -56,6 +59,47 @@ async def test_a_method_that_an_address_does_not_take_is_told_with_those_it_take
         reply = await client.put("/v1/edge/bootstrap", headers=BROWSER)
         assert "POST" in document(reply)["detail"]
         assert reply.headers["allow"] == "POST"
+
+
+async def test_refusals_of_handlers_have_the_id_too(tmp_path: Path) -> None:
+    async with whole_hub(tmp_path) as whole, whole.client() as client:
+        assert document(await client.get("/v1/tenants"))["code"] == "unauthenticated"
+        assert document(await client.post("/v1/edge/bootstrap", content=b"x"))["code"] == "bad_request"
+        reply = await client.post("/sign-out", headers=BROWSER)
+        assert (reply.status_code, is_page(reply)) == (401, True)
+    async with whole_hub(tmp_path, password=whole.password) as whole, whole.client(signed_in=True) as client:
+        reply = await client.get("/clusters/cl_nothere", headers=BROWSER)
+        assert (reply.status_code, is_page(reply)) == (404, True)
+        assert document(await client.get("/v1/clusters/cl_nothere"))["code"] == "not_found"
+
+
+async def test_an_answered_request_is_no_hang_up_in_the_audit_however_soon_its_client_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hub_server.services.kubectl import Kubectl
+
+    records: list[Any] = []
+    monkeypatch.setattr(Kubectl, "record", lambda self, record: records.append(record))
+    async with (
+        whole_hub(tmp_path) as whole,
+        open_kube() as kube,
+        joined_edge(whole, kube, tmp_path / "edge") as cluster_id,
+    ):
+        issued = await whole.services.kubectl.issue_kubeconfig(await whole.reauthenticated(), cluster_id)
+        token = issued.yaml.partition('token: "')[2].partition('"')[0]
+        context = ssl.create_default_context(cafile=str(whole.ca))
+        asking = f"GET /k8s/clusters/{cluster_id}/version HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
+        for _ in range(20):
+            port = int(whole.hub.url.rpartition(":")[2])
+            stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=context)
+            await stream.send_all(asking.encode())
+            heard = b""
+            while b"v1.36.3" not in heard or not heard.rstrip().endswith((b"}", b"0")):
+                heard += await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+        await whole.until(lambda: len([one for one in records if one.phase == "close"]) == 20)
+    assert [(one.status, one.reason) for one in records] == [(200, None)] * 20
+    assert len({one.request_id for one in records}) == 20
 
 
 def break_services(monkeypatch: pytest.MonkeyPatch, whole: Whole) -> None:

@@ -95,7 +95,7 @@ async def test_a_secret_that_lost_its_data_is_healed_by_a_new_invite_for_the_sam
             row = await whole.until_phase(invite.cluster_id, "connected")
             assert row.address == address
             assert kube.secret()["private-key"] != key
-            assert agent.facts.code == ""
+            await whole.until(lambda: agent.facts.code == "")
 
 
 async def test_a_cluster_that_was_deleted_says_so_in_its_log(tmp_path: Path, caplog: Any, monkeypatch: Any) -> None:

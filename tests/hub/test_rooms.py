@@ -6,9 +6,11 @@ import contextlib
 
 import pytest
 
+from hub_server.app import limits_of_kubectl
 from hub_server.domain.errors import TooMany
 from hub_server.domain.records import ProxyGrant
 from hub_server.rooms import USUAL, Limits, Rooms, Share
+from hub_server.settings import Settings
 
 
 def grant(user: str = "u1", cluster: str = "cl_1") -> ProxyGrant:
@@ -43,6 +45,10 @@ def test_a_refusal_and_an_end_hold_no_place() -> None:
         with rooms.room(grant(), is_long=False), pytest.raises(TooMany):
             rooms.room(grant(), is_long=False).__enter__()
     assert not rooms._held
+
+
+def test_the_settings_say_what_is_usual() -> None:
+    assert limits_of_kubectl(Settings()) == USUAL
 
 
 def test_a_dashboard_of_many_kinds_over_several_clusters_meets_no_limit() -> None:

@@ -242,19 +242,50 @@ async def test_a_new_invite_does_not_smuggle_another_cluster_in(tmp_path: Path) 
         assert hub.presence.hello(cluster, hello(cluster_uid="uid-2")) is None
 
 
-async def test_a_key_in_two_places_is_told_from_one_that_roams(tmp_path: Path) -> None:
-    """A57: alternating places block within a minute; one place after the other raises nothing."""
+async def test_two_edges_with_one_key_are_told_from_one_that_roams(tmp_path: Path) -> None:
+    """A57: boot ids in turn block within a minute; places in turn are two uplinks, or somebody who forwards packets."""
     async with clocked_hub(tmp_path) as hub:
-        roaming, copied = await hub.joined("roaming"), await hub.joined("copied")
-        for number in range(10):
+        roaming, swapping, copied = [await hub.joined(name) for name in ("roaming", "swapping", "copied")]
+        for number in range(20):
             hub.presence.beat(roaming, hub.clock(), 0.04, f"198.51.100.{number + 20}:1000")
-            await hub.passes(5, beating=())
-            hub.presence.beat(copied, hub.clock(), 0.04, f"203.0.113.{number % 2}:1000")
-        assert (await hub.row(roaming)).phase == "connected"
+            hub.presence.handshake_confirmed(swapping, f"203.0.113.{number % 2}:1000", hub.clock())
+            hub.presence.beat(swapping, hub.clock(), 0.04, f"203.0.113.{(number + 1) % 2}:1000")
+            assert hub.presence.hello(swapping, hello(boot_id="the same")) is None
+            await hub.passes(3)
+        for number in range(4):
+            refusal = hub.presence.hello(copied, hello(boot_id=f"boot {number % 2}"))
+            await hub.passes(13)
+        assert refusal is not None
+        assert "blocked" not in [(await hub.row(one)).phase for one in (roaming, swapping)]
         row = await hub.row(copied)
         assert (row.phase, row.reason) == ("blocked", "CloneSuspected")
         await hub.presence.flush()
         assert [(alert.kind, alert.cluster_name) for alert in await hub.alerts()] == [("clone_suspected", "copied")]
+
+
+async def test_an_edge_that_restarts_again_and_again_is_no_clone(tmp_path: Path) -> None:
+    async with clocked_hub(tmp_path) as hub:
+        cluster = await hub.joined("acme")
+        for number in range(12):
+            assert hub.presence.hello(cluster, hello(boot_id=f"boot {number}")) is None
+            await hub.passes(5)
+
+
+async def test_of_an_edge_without_end_a_bounded_number_of_events_is_kept(tmp_path: Path) -> None:
+    """A hundred at once and ten a minute; how many were left out is told with the next, and other edges keep theirs."""
+    async with clocked_hub(tmp_path) as hub:
+        noisy, calm = await hub.joined("noisy"), await hub.joined("calm")
+        for number in range(5000):
+            hub.presence.api_state(noisy, "unreachable" if number % 2 else "forbidden", "ETIMEDOUT", "x" * 500)
+        hub.presence.api_state(calm, "unreachable", "ETIMEDOUT", "")
+        await hub.presence.flush()
+        assert 50 < len(await hub.events(noisy)) <= 105  # two of them are people's
+        assert "api.unreachable" in await hub.events(calm)
+        hub.clock.at += 60
+        hub.presence.api_state(noisy, "ok", None, "")
+        await hub.presence.flush()
+        page = await hub.services.clusters.events(hub.admin, noisy, limit=1)
+        assert "events before this one were not kept" in page.items[0].detail
 
 
 async def test_an_unreachable_api_server_is_a_reason_and_no_outage(tmp_path: Path) -> None:

@@ -160,12 +160,12 @@ async def test_a_restart_cuts_what_was_opened_before_the_last_handshake_and_noth
 
 
 def test_an_edge_that_dies_without_a_word_is_found_out_within_fifteen_seconds() -> None:
-    assert hub_server.wire._ALIVE.dead_after < 15
+    assert hub_server.wire.ALIVE.dead_after < 15
 
 
 async def test_a_stream_of_an_edge_that_died_without_a_word_ends_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle, and with something on its way."""
-    monkeypatch.setattr(hub_server.wire, "_ALIVE", wgpy.Keepalive(idle=1, interval=1, probes=1))
+    monkeypatch.setattr(hub_server.wire, "ALIVE", wgpy.Keepalive(idle=1, interval=1, probes=1))
     edge = Edge("cl_1")
     async with open_hub(edge) as (wire, _, _), edge.connected(wire), trio.open_nursery() as nursery:
         await edge.beat()

@@ -126,7 +126,7 @@ async def open_tunnel(
     *,
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
-    resolves_again: bool = False,
+    resolves_again: bool = True,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Tunnel]:
     r"""Hold a tunnel whose packets end in this process: no TUN interface, no privilege, no change to the system.
@@ -142,7 +142,8 @@ async def open_tunnel(
         copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
-        ConfigError: there is no address, or an endpoint's name has none.
+        ConfigError: there is no address.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
         DeviceError: the port is taken or the mark not allowed.
 
     Example:
@@ -218,7 +219,7 @@ async def open_device(
     *,
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
-    resolves_again: bool = False,
+    resolves_again: bool = True,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Run a tunnel over any packet device: the door for stacks and tests of your own.
@@ -233,7 +234,7 @@ async def open_device(
 
     Raises:
         DeviceError: the port is taken, the mark not allowed, or there is no such interface.
-        ConfigError: an endpoint's name has no address.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
         TunnelClosed: the packet device ended.
 
     Example:
@@ -291,7 +292,7 @@ async def open_interface(
     *,
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
-    resolves_again: bool = False,
+    resolves_again: bool = True,
     admits: Callable[[memoryview], bool] | None = None,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
@@ -311,7 +312,8 @@ async def open_interface(
 
     Raises:
         DeviceError: no TUN, no permission, the name or the port is taken.
-        ConfigError: an endpoint's name has no address, or there is no such routing table.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
+        ConfigError: there is no such routing table.
         TunnelClosed: the interface was deleted.
 
     Example:

@@ -96,19 +96,16 @@ async def test_who_takes_nothing_of_an_answer_is_cut_and_who_takes_little_is_not
             await send({"type": "http.response.body", "body": bytes(2**18), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async with serving(app, stall=1) as served:
-        deaf, slow = await served.open(), await served.open()
+    async with serving(app, stall=4) as served, await served.open() as deaf, await served.open() as slow:
         await deaf.send_all(GET)
         await slow.send_all(GET)
         heard = 0
-        while heard < 4 * 2**20:
-            heard += len(await slow.receive_some(2**17))
-            await trio.sleep(0.02)
-        await until(lambda: served.server.statistics.open == 1)
         while heard < 64 * 2**18:
-            heard += len(await slow.receive_some())
-        await slow.aclose()
-        await deaf.aclose()
+            heard += len(await slow.receive_some(2**17))
+            await trio.sleep(0.05)
+        await until(lambda: served.server.statistics.open == 1)
+        await slow.send_all(GET)
+        assert await slow.receive_some(1), "it goes on"
 
 
 class Failing:

@@ -1,10 +1,10 @@
 """HTTP proxy: CONNECT, and plain requests for `http://` addresses; Basic credentials where the gate asks for them.
 
     CONNECT host:port HTTP/1.1        -> 200, then octets both ways
-    GET http://host/path HTTP/1.1     -> GET /path HTTP/1.1 to host, one request per connection
+    GET http://host/path HTTP/1.1     -> GET /path HTTP/1.1 to host, see `exchange`
 
-A plain request is passed on with `Connection: close`, so that both sides agree on where it ends, and what follows its
-head goes through unread. Hop-by-hop fields stay here.
+A client may ask for many plain requests over one connection, and each goes where it says, with a connection of its own.
+Credentials are looked at each time. Hop-by-hop fields stay here.
 
 Source: RFC 9110 sections 7.6.1, 9.3.6 and 11.7; RFC 9112 sections 3.2.2 and 3.2.3.
 """
@@ -20,7 +20,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import trio
+
 from wgpy.adapters.net import DIAL_ERRORS, abort
+from wgpy.adapters.proxies.exchange import Request, exchange, without_hops
 from wgpy.adapters.proxies.gate import Refused
 from wgpy.adapters.proxies.reading import BufferedStream
 
@@ -32,16 +35,8 @@ __all__ = ["serve_client"]
 
 _LARGEST_HEAD: Final = 65536
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# RFC 9110 7.6.1; Proxy-Connection is what old clients invented.
-_HOP_BY_HOP: Final = {
-    b"connection",
-    b"keep-alive",
-    b"proxy-authorization",
-    b"proxy-connection",
-    b"te",
-    b"trailer",
-    b"upgrade",
-}
+# Seconds that a client may take to its next request.
+_KEPT_ALIVE: Final = 75.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +60,34 @@ async def serve_client(stream: Any, net: Net, gate: Gate) -> None:
     """
     client = BufferedStream(stream)
     with gate.greeting():
-        text = await client.read_until(b"\r\n\r\n", _LARGEST_HEAD)
-        if text is None:
-            await _answer(client, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too long")
-            raise Refused("malformed")
-        head = _decode(text)
-        if head is None:
-            await _answer(client, HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
-            raise Refused("malformed")
-        if not _is_welcome(head, gate):
-            await _answer(
-                *(client, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, "user and password, please"),
-                more='Proxy-Authenticate: Basic realm="wgpy", charset="UTF-8"\r\n',
-            )
-            raise Refused("not authenticated")
+        head = await _read_head(client, gate)
+    while await _serve_request(client, head, net, gate):
+        with trio.move_on_after(_KEPT_ALIVE) as waiting:
+            head = await _read_head(client, gate)
+        if waiting.cancelled_caught:
+            return
+
+
+async def _read_head(client: BufferedStream, gate: Gate) -> _Head:
+    text = await client.read_until(b"\r\n\r\n", _LARGEST_HEAD)
+    if text is None:
+        await _answer(client, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too long")
+        raise Refused("malformed")
+    head = _decode(text)
+    if head is None:
+        await _answer(client, HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
+        raise Refused("malformed")
+    if not _is_welcome(head, gate):
+        await _answer(
+            *(client, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, "user and password, please"),
+            more='Proxy-Authenticate: Basic realm="wgpy", charset="UTF-8"\r\n',
+        )
+        raise Refused("not authenticated")
+    return head
+
+
+async def _serve_request(client: BufferedStream, head: _Head, net: Net, gate: Gate) -> bool:
+    """Carry one request out; whether there may be another."""
     is_connect = head.method == b"CONNECT"
     target = _authority(head.target.decode("latin-1")) if is_connect else _origin(head.target.decode("latin-1"))
     if target is None:
@@ -92,16 +101,16 @@ async def serve_client(stream: Any, net: Net, gate: Gate) -> None:
         status = HTTPStatus.GATEWAY_TIMEOUT if isinstance(error, TimeoutError) else HTTPStatus.BAD_GATEWAY
         what = "no such name" if isinstance(error, socket.gaierror) else "cannot connect"
         await _answer(client, status, f"{what}: {target[0]} port {target[1]}: {error.strerror or error}")
-        return
+        return False
+    if not is_connect:
+        return await exchange(client, inside, _forwarded(head), gate, _answer)
     try:
-        if is_connect:
-            await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            await inside.send_all(_forwarded(head))
+        await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
     except BaseException:
         await abort(inside)
         raise
     await gate.relay(client, inside)
+    return False
 
 
 def _decode(text: bytes) -> _Head | None:
@@ -149,23 +158,17 @@ def _origin(target: str) -> Address | None:
     return _authority(re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2], default_port=80)
 
 
-def _forwarded(head: _Head) -> bytes:
+def _forwarded(head: _Head) -> Request:
     """The request as its origin server gets it."""
     rest = head.target.partition(b"://")[2]
     at = min((place for place in (rest.find(b"/"), rest.find(b"?")) if place >= 0), default=len(rest))
     authority, path = rest[:at].rpartition(b"@")[2], rest[at:]
     if not path.startswith(b"/"):
         path = b"/" + path
-    named = {name.strip().lower() for name in head.field(b"connection").split(b",")}
-    kept = [
-        (name, value)
-        for name, value in head.fields
-        if name.lower() not in _HOP_BY_HOP and name.lower() not in named and name.lower() != b"host"
-    ]
+    named, kept = without_hops(head.fields)
     # RFC 9112 3.2.2: the address of the request line decides, whatever Host said.
-    fields = [(b"Host", authority), *kept, (b"Via", b"1.1 wgpy"), (b"Connection", b"close")]
-    lines = [b" ".join((head.method, path, head.version)), *(name + b": " + value for name, value in fields)]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    fields = [(b"Host", authority), *((name, value) for name, value in kept if name.lower() != b"host")]
+    return Request(head.method, path, head.version, fields, is_last=b"close" in named)
 
 
 async def _answer(client: BufferedStream, status: HTTPStatus, text: str, *, more: str = "") -> None:

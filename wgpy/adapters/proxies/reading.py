@@ -50,6 +50,10 @@ class BufferedStream:
             return None
         return await self.read_exactly(at + len(mark))
 
+    def push_back(self, octets: bytes) -> None:
+        """Let octets be read again, before all others."""
+        self._buffer[:0] = octets
+
     async def _fill(self) -> None:
         data = await self.stream.receive_some()
         if not data:
