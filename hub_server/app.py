@@ -181,6 +181,7 @@ async def _running(
         core.wire = wire
         if not core.endpoints:
             core.endpoints = (f"{_bracketed(settings.public_host)}:{wire.port}",)
+        joining.start = lambda work, *args: supervise.start_once(nursery, "check of the way", work, *args)
         supervise.start_kept(nursery, "rows", presence.run)
         control = await supervise.start_server(nursery, "the control ports", serve_control, wire, presence)
         core.config_changed = lambda cluster_id: supervise.start_once(

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+import hub_server
 from hub_server.domain.foreign import ForeignError, digits
 
 ENVIRONMENT_PREFIX = "DAALU_HUB_"
@@ -79,6 +80,9 @@ class Settings(BaseModel):
     keepalive: int = Field(25, ge=1, le=65535, description="Persistent keepalive that new clusters get, in seconds.")
     heartbeat: int = Field(5, ge=1, le=20, description="Seconds between an edge's heartbeats.")
     chart: str = Field("oci://ghcr.io/daalu/charts/daalu-edge", description="Chart of the printed command.")
+    edge_image: str = Field(
+        f"ghcr.io/daalu/daalu-edge:{hub_server.__version__}", description="Image of the edge, for the printed check."
+    )
     releases: Path | None = Field(None, description="JSON file of known chart releases, for 'Available update'.")
     admin_email: str = Field("admin@localhost", description="First administrator, made on first start.")
     tenant: str = Field("default", description="Slug of the first tenant, made on first start.")

@@ -47,6 +47,13 @@ class Wire(Protocol):
     def drop_peer(self, cluster_id: str) -> None:
         """Forget a peer: its handshakes are not answered any more."""
 
+    def put_probe(self, public_key: bytes) -> bool:
+        """Let a key shake hands, and nothing more; False for one that is known already."""
+        ...
+
+    def drop_probe(self, public_key: bytes) -> None:
+        """Forget such a key."""
+
     def facts(self, cluster_id: str) -> PeerFacts | None:
         """What is known of a peer."""
 
