@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
     from wgpy.runtime.device import Device
+    from wgpy.runtime.resolving import EndpointUnresolved
     from wgpy.runtime.tunnel import Tunnel, open_device, open_interface, open_tunnel
     from wgpy.tun.base import PacketDevice
     from wgpy.tun.memory import MemoryDevice
@@ -67,6 +68,7 @@ _HOMES = {
     "DropReason": "errors",
     "Endpoint": "config",
     "EndpointChanged": "protocol.events",
+    "EndpointUnresolved": "runtime.resolving",
     "Engine": "protocol.engine",
     "EngineStatistics": "protocol.statistics",
     "HandshakeCompleted": "protocol.events",
@@ -102,6 +104,7 @@ __all__ = [
     "DropReason",
     "Endpoint",
     "EndpointChanged",
+    "EndpointUnresolved",
     "Engine",
     "EngineStatistics",
     "HandshakeCompleted",

@@ -739,6 +739,25 @@ class Engine:
         for peer in self._peers.values():
             peer.local = None
 
+    def sources(self) -> list[tuple[PublicKey, Endpoint, object]]:
+        """Every peer that is answered from an address that it reached, where it is, and that address."""
+        return [
+            (public_key, peer.endpoint, peer.local)
+            for public_key, peer in self._peers.items()
+            if peer.local is not None and peer.endpoint is not None
+        ]
+
+    def source_of(self, public_key: PublicKey) -> tuple[Endpoint, object] | None:
+        """Where a peer is, and the address of ours that it is answered from; None if the system chooses that."""
+        peer = self._peers.get(public_key)
+        return None if peer is None or peer.local is None or peer.endpoint is None else (peer.endpoint, peer.local)
+
+    def forget_source(self, public_key: PublicKey, local: object) -> None:
+        """Let the system choose the address that a peer is answered from, if it is still this one."""
+        peer = self._peers.get(public_key)
+        if peer is not None and peer.local is local:
+            peer.local = None
+
     def _apply_peer(self, update: PeerUpdate, now: float, realm: Realm) -> None:
         private_key = self._shared.private_key
         if private_key is not None and update.public_key == private_key.public_key:

@@ -26,6 +26,7 @@ from wgpy.runtime import world
 from wgpy.runtime.groups import caught
 from wgpy.runtime.loop import Loop, TrioLoop
 from wgpy.runtime.pace import HandshakePace
+from wgpy.runtime.paths import follow_paths
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Device:
         self._unsent: list[DatagramBatch] = []
         self._full: UdpSocket | None = None
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
+        self._is_over = False
         self._moves: dict[PublicKey, list[float]] = {}
 
     # --- the nursery -------------------------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ class Device:
                     self._start_readers()
                     nursery.start_soon(self._read_packets)
                     nursery.start_soon(self._run_timer)
+                    nursery.start_soon(follow_paths, self)
                     if self._mesh is not None:
                         nursery.start_soon(self._read_mesh, self._mesh)
                     task_status.started()
@@ -153,6 +156,7 @@ class Device:
             self.packets.close()
             for door in self._doors.values():
                 door.close()
+            self._is_over = True
             for subscriber in self._subscribers:
                 subscriber.close()
             self._subscribers.clear()
@@ -360,7 +364,10 @@ class Device:
     def events(self) -> trio.MemoryReceiveChannel[Event]:
         """What happens from now on, to iterate over; ends with the device. Who reads too slowly loses the newest."""
         sender, receiver = trio.open_memory_channel[Event](_EVENTS_BUFFERED)
-        self._subscribers.add(sender)
+        if self._is_over:
+            sender.close()  # nothing happens any more, and whoever iterates is told so at once
+        else:
+            self._subscribers.add(sender)
         return receiver
 
     def _publish(self, events: Sequence[Event]) -> None:
