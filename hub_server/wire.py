@@ -102,6 +102,8 @@ class Wire:
         self._waiting: dict[wgpy.PublicKey, str] = {}
         self._by_address: dict[tuple[str, str], str] = {}
         # When each stream was opened, and why those that were cut were cut.
+        # Keys that may shake hands for a while, and nothing more: of those who ask whether UDP reaches us.
+        self._probes: set[wgpy.PublicKey] = set()
         self._streams: dict[str, weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, float]] = {}
         self._reasons: weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, str] = weakref.WeakKeyDictionary()
         self._shaken_at: dict[str, float] = {}
@@ -157,6 +159,7 @@ class Wire:
         ) == replace(record, keepalive=None, endpoint=None, preshared_key=b"")
         if before is not None and not is_same_peer:
             self.drop_peer(record.cluster_id)
+        self.drop_probe(record.public_key)
         addresses = [str(one) for one in (record.address, record.address6) if one is not None]
         config = _config(record, addresses, keeps_endpoint=is_same_peer)
         if is_same_peer:
@@ -216,6 +219,22 @@ class Wire:
         for address in (record.address, record.address6):
             self._by_address.pop((record.tenant_id, str(address)), None)
         self._tunnel.device.remove_peer(public_key)
+
+    def put_probe(self, public_key: bytes) -> bool:
+        """Let a key shake hands, without any address: no packet of it is taken. False for one that is known already."""
+        key = wgpy.PublicKey(public_key)
+        if key in self._by_key or key in self._probes or key == wgpy.PublicKey(self.public_key):
+            return False
+        self._tunnel.add_peer(wgpy.PeerConfig(key))
+        self._probes.add(key)
+        return True
+
+    def drop_probe(self, public_key: bytes) -> None:
+        """Forget such a key; nothing happens to another one."""
+        key = wgpy.PublicKey(public_key)
+        if key in self._probes:
+            self._probes.discard(key)
+            self._tunnel.device.remove_peer(key)
 
     # --- through the tunnel ------------------------------------------------------------------------------------------
 

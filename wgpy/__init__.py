@@ -27,6 +27,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from wgpy import adapters as adapters
+    from wgpy import sync as sync
+    from wgpy import testing as testing
     from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
     from wgpy.dataplane.slab import Slab
     from wgpy.errors import (
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     )
     from wgpy.protocol.statistics import EngineStatistics, PeerStatistics
     from wgpy.runtime.device import Device
+    from wgpy.runtime.resolving import EndpointUnresolved
     from wgpy.runtime.tunnel import Tunnel, open_device, open_interface, open_tunnel
     from wgpy.tun.base import PacketDevice
     from wgpy.tun.memory import MemoryDevice
@@ -64,6 +68,7 @@ _HOMES = {
     "DropReason": "errors",
     "Endpoint": "config",
     "EndpointChanged": "protocol.events",
+    "EndpointUnresolved": "runtime.resolving",
     "Engine": "protocol.engine",
     "EngineStatistics": "protocol.statistics",
     "HandshakeCompleted": "protocol.events",
@@ -99,6 +104,7 @@ __all__ = [
     "DropReason",
     "Endpoint",
     "EndpointChanged",
+    "EndpointUnresolved",
     "Engine",
     "EngineStatistics",
     "HandshakeCompleted",
@@ -128,8 +134,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "sync":  # a module for plain threads: `wgpy.sync.open_tunnel`
-        return importlib.import_module("wgpy.sync")
+    if name in ("adapters", "sync", "testing"):  # public modules, such as `wgpy.sync.open_tunnel` for plain threads
+        return importlib.import_module(f"wgpy.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'wgpy' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"wgpy.{_HOMES[name]}"), name)
@@ -138,4 +144,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "adapters", "sync", "testing"})

@@ -4,6 +4,7 @@
     ├── ConfigError (also ValueError)   you: a document or value is wrong; carries the path of the field
     ├── LocalProtocolError              you: a verb used against its contract
     ├── DeviceError (also OSError)      the system: no TUN, no permission, address in use
+    │   └── EndpointUnresolved (also gaierror)   the name servers: an endpoint's name has no address now
     └── TunnelClosed                    the tunnel ended while you were waiting
 
     BadPacket(reason: DropReason)       inside the core only; becomes a counter, never reaches a caller
@@ -186,6 +187,7 @@ class DropReason(enum.Enum):
     # TUN device.
     BAD_OFFLOAD_HEADER = "a packet from the TUN device with an impossible offload header"
     TUN_WRITE_FAILED = "the TUN device refused the packet"
+    NOT_ADMITTED = "the program that holds the interface does not admit the packet"
     # Userspace stack: any protocol.
     IP_HEADER = "the IP header is wrong: checksum, length or options"
     EXTENSION_HEADER = "an IPv6 extension header or option that must not be passed over"

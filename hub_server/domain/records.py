@@ -130,6 +130,7 @@ class Hello:
     service_account: str
     namespace: str
     job: str | None = None
+    clock_skew: int | None = None  # seconds that its clock is ahead of ours, where that is too much
 
 
 @dataclass(frozen=True, slots=True)

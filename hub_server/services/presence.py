@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import trio
@@ -112,6 +112,7 @@ class Row:
     api_errno: str | None = None
     api_detail: str = ""
     api_at: float | None = None
+    clock_skew: int | None = None
     nodes_ready: int | None = None
     nodes_total: int | None = None
     config_acknowledged: int | None = None
@@ -128,11 +129,30 @@ class Row:
     @property
     def reason(self) -> Reason | None:
         """Why the row is not simply well; a tunnel that is up may still not reach the API server."""
-        if self.status.phase is Phase.CONNECTED and self.api_state == "unreachable":
-            return Reason.TUNNEL_UP_API_UNREACHABLE
-        if self.status.phase is Phase.CONNECTED and self.api_state == "forbidden":
-            return Reason.API_FORBIDDEN
+        if self.status.phase is Phase.CONNECTED and (reason := reason_of_api(self.api_state, self.api_errno)):
+            return reason
+        if self.clock_skew is not None and self.status.reason in _OF_CLOCKS:
+            return Reason.CLOCK_SKEW
         return self.status.reason
+
+
+# What a wrong clock looks like from here: nothing, as long as the session lasts, and then handshakes that are refused.
+_OF_CLOCKS: Final = frozenset({None, Reason.HEARTBEAT_LOST, Reason.NO_UDP_SEEN, Reason.HANDSHAKE_REJECTED})
+
+
+def reason_of_api(state: str | None, errno: str | None) -> Reason | None:
+    """Why a tunnel that is up is of no use; None where the API server answers, or nothing was told yet."""
+    if state == "unreachable":
+        return Reason.TUNNEL_UP_API_UNREACHABLE
+    if state == "forbidden":
+        return Reason.EDGE_TOKEN_REFUSED if errno == Reason.EDGE_TOKEN_REFUSED else Reason.API_FORBIDDEN
+    return None
+
+
+def clock_text(skew: int) -> str:
+    """How far a node's clock is off, in words."""
+    minutes = round(min(abs(skew), 10**12) / 60)
+    return f"the clock of the node is {minutes} min {'ahead of' if skew > 0 else 'behind'} the hub's"
 
 
 @dataclass(slots=True)
@@ -330,6 +350,7 @@ class Presence:
         row.agent_version, row.chart_version = hello.agent_version[:60], hello.chart_version[:60]
         row.kube_version = hello.kube_version[:60]
         row.boots.append((now, hello.boot_id))
+        self._note_clock(row, hello.clock_skew)
         if hello.cluster_uid and row.cluster_uid is None:
             row.cluster_uid = hello.cluster_uid[:100]
         elif hello.cluster_uid and row.cluster_uid != hello.cluster_uid:
@@ -343,6 +364,20 @@ class Presence:
         self._packet(row, now)
         self._changed(row)
         return None
+
+    def clock_told(self, public_key: bytes, skew: int | None) -> None:
+        """An edge, proved by its key, has told its time over HTTPS; None where it is ours."""
+        for row in self.rows.values():
+            if row.public_key == public_key and row.status.phase not in (Phase.DELETED, Phase.BLOCKED):
+                self._note_clock(row, skew)
+                self._changed(row)
+
+    def _note_clock(self, row: Row, skew: int | None) -> None:
+        before, row.clock_skew = row.clock_skew, skew
+        if before is None and skew is not None:
+            self._event(row, "clock.off", self._now(), Reason.CLOCK_SKEW, clock_text(skew))
+        elif before is not None and skew is None:
+            self._event(row, "clock.ok", self._now(), None, "the clock of the node agrees with the hub's again")
 
     def nodes(self, cluster_id: str, nodes: Sequence[NodeSummary]) -> None:
         """The whole node table, in place of the last."""
@@ -371,8 +406,7 @@ class Presence:
             if before[0] is not None:
                 self._event(row, "api.ok", now, None, "the API server answers again")
         else:
-            reason = Reason.TUNNEL_UP_API_UNREACHABLE if state == "unreachable" else Reason.API_FORBIDDEN
-            self._event(row, f"api.{state}", now, reason, f"{errno or ''} {detail}".strip()[:500])
+            self._event(row, f"api.{state}", now, reason_of_api(state, errno), f"{errno or ''} {detail}".strip()[:500])
         self._changed(row)
 
     def misbehaved(self, cluster_id: str, what: str) -> None:

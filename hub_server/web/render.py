@@ -71,8 +71,16 @@ EVENTS = {
     "tunnel.disconnected": "Disconnected",
     "tunnel.lost": "Fell silent",
     "tunnel.restored": "Connected again",
+    "clock.off": "The node's clock is off",
+    "clock.ok": "The node's clock is right again",
 }
-REASON_TONES = {Reason.TUNNEL_UP_API_UNREACHABLE: "warn", Reason.API_FORBIDDEN: "warn", Reason.INVITE_EXPIRED: "warn"}
+REASON_TONES = {
+    Reason.TUNNEL_UP_API_UNREACHABLE: "warn",
+    Reason.API_FORBIDDEN: "warn",
+    Reason.EDGE_TOKEN_REFUSED: "warn",
+    Reason.CLOCK_SKEW: "warn",
+    Reason.INVITE_EXPIRED: "warn",
+}
 
 
 def moment(at: float) -> datetime:

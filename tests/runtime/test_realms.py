@@ -139,6 +139,7 @@ async def test_a_ping_through_a_realm_is_answered_until_the_edge_is_gone() -> No
 async def test_an_idle_realm_costs_no_task_and_little_memory() -> None:
     async with open_hub() as hub:
         hub.add_realm([f"{HUB}/24", "fd00::1/64"])
+        await trio.testing.wait_all_tasks_blocked()  # those of the hub itself have started
         tasks = trio.lowlevel.current_statistics().tasks_living
         gc.collect()
         tracemalloc.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 import trio
@@ -12,8 +13,8 @@ from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
 from wgpy.errors import ConfigError
 from wgpy.keys import PrivateKey, PublicKey
 from wgpy.runtime.device import Device
-from wgpy.runtime.resolving import resolve_endpoints
-from wgpy.runtime.tunnel import open_device
+from wgpy.runtime.resolving import EndpointUnresolved, resolve_endpoints
+from wgpy.runtime.tunnel import open_device, open_tunnel
 from wgpy.tun.memory import MemoryDevice
 
 PEERS = [
@@ -45,9 +46,45 @@ async def test_a_name_without_an_address_is_named(monkeypatch: pytest.MonkeyPatc
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(ConfigError, match=r"cannot resolve 'vpn.example': Name or service not known") as raised:
+    with pytest.raises(socket.gaierror, match=r"cannot resolve 'vpn.example': Name or service not known") as raised:
         await resolve_endpoints(InterfaceConfig(peers=PEERS))
+    assert isinstance(raised.value, EndpointUnresolved)
+    assert not isinstance(raised.value, ConfigError), "the configuration may be right, and the name server away"
+    assert raised.value.errno == socket.EAI_NONAME
     assert raised.value.field == "Peer[3].Endpoint"
+
+
+async def test_what_can_be_no_name_is_an_error_of_the_configuration() -> None:
+    endpoint = Endpoint(f"{'x' * 64}.example", 51820)
+    with pytest.raises(ConfigError, match="no name") as raised:
+        await resolve_endpoints(InterfaceConfig(peers=[PeerConfig(PublicKey(bytes(32)), endpoint=endpoint)]))
+    assert raised.value.field == "Peer[1].Endpoint"
+
+
+async def test_opening_can_be_cancelled_while_a_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_asked, may_answer = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def getaddrinfo(*arguments: object, **more: object) -> None:
+        token.run_sync_soon(is_asked.set)
+        may_answer.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    key = PrivateKey(bytes(range(32)))
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                async with open_tunnel(InterfaceConfig(key, addresses=["10.0.0.1/32"], peers=PEERS)):
+                    raise AssertionError("it has no address to go to")
+
+            nursery.start_soon(hold)
+            await is_asked.wait()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert not may_answer.is_set(), "nobody waited for the answer"
+    may_answer.set()
 
 
 def place(device: Device) -> Endpoint | None:

@@ -398,3 +398,40 @@ def test_every_mark_of_32_bits_is_taken_at_the_start_and_later(mark: int) -> Non
         assert set(found) == {mark}
     finally:
         made.close()
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        (SOURCE, struct.pack("=I4s4s", 0, bytes([127, 0, 0, 1]), bytes(4))),
+        (Local(6, b"\x20\x01" + bytes(13) + b"\1" + b"\7\0\0\0"), b"\x20\x01" + bytes(13) + b"\1" + bytes(4)),
+        (Local(6, b"\xfe\x80" + bytes(13) + b"\1" + b"\7\0\0\0"), b"\xfe\x80" + bytes(13) + b"\1" + b"\7\0\0\0"),
+        (Local(6, b"\xfe\xbf" + bytes(13) + b"\1" + b"\7\0\0\0"), b"\xfe\xbf" + bytes(13) + b"\1" + b"\7\0\0\0"),
+        (Local(6, b"\xfe\xc0" + bytes(13) + b"\1" + b"\7\0\0\0"), b"\xfe\xc0" + bytes(13) + b"\1" + bytes(4)),
+    ],
+    ids=["IPv4", "IPv6", "link-local", "link-local, last", "no longer link-local"],
+)
+def test_an_answer_keeps_the_address_and_leaves_the_way_to_the_routes(local: Local, expected: bytes) -> None:
+    """Only a link-local address means nothing without its interface."""
+    assert local.as_source == expected
+
+
+def test_when_interfaces_change_a_zone_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = UdpSockets()
+    numbers = {"eth7": 7}
+    monkeypatch.setattr(socket, "if_nametoindex", lambda name: numbers[name])
+    monkeypatch.setattr(socket, "if_indextoname", lambda number: f"eth{number}")
+    try:
+        one = made.v6
+        assert one is not None
+        there, elsewhere = Endpoint("fe80::2%eth7", 9), Endpoint("2001:db8::1", 9)
+        assert one._address(there) == ("fe80::2", 9, 0, 7)
+        kept = one._endpoint(("2001:db8::1", 9, 0, 0))
+        assert one._endpoint(("fe80::2", 9, 0, 7)) == there
+        numbers["eth7"] = 8
+        made.forget_paths()
+        assert one._address(there) == ("fe80::2", 9, 0, 8)
+        assert one._endpoints["2001:db8::1", 9, 0, 0] is kept, "peers are told by the one object per address"
+        assert kept == elsewhere
+    finally:
+        made.close()

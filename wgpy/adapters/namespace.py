@@ -93,9 +93,9 @@ def run_confined(config: InterfaceConfig, argv: Sequence[str]) -> int:
 
     Raises:
         DeviceError: no user namespaces, no TUN, or a UDP port that is taken.
-        ConfigError: an endpoint's name has no address.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
     """
-    config = resolve_endpoints_now(config)
+    resolve_endpoints_now(config)  # before anything is begun; again later, while a peer does not answer
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

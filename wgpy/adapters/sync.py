@@ -48,7 +48,8 @@ def open_tunnel(config: InterfaceConfig, *, keylog: Callable[[str], None] | None
         keylog: called with one line per handshake secret, in the thread of the tunnel.
 
     Raises:
-        ConfigError: there is no address, or an endpoint's name has none.
+        ConfigError: there is no address.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
         DeviceError: the port is taken or the mark not allowed.
     """
     thread = TunnelThread(functools.partial(open_trio_tunnel, config, keylog=keylog))

@@ -60,8 +60,6 @@ def hold(name: str, *, foreground: bool, config: InterfaceConfig | None = None) 
 
 
 def _up(options: argparse.Namespace) -> int:
-    from wgpy.runtime.resolving import resolve_endpoints_now
-
     name, config = path_of_conf(options.conf).stem, read_conf(options.conf)
     left_out = [
         key
@@ -84,7 +82,7 @@ def _up(options: argparse.Namespace) -> int:
     if options.keylog:
         os.environ["WG_KEYLOG_FILE"] = options.keylog
     process = os.getpid()
-    code = hold(name, foreground=options.foreground, config=resolve_endpoints_now(config))
+    code = hold(name, foreground=options.foreground, config=config)
     if code == 0 and not options.foreground and os.getpid() == process:
         print(f"{name} is up; `wgpy show {name}` shows it, `wgpy down {name}` ends it")
     return code

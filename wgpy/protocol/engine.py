@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from wgpy.config import Endpoint
 from wgpy.constants import (
     COOKIE_REPLY_SIZE,
     DEFAULT_MTU,
@@ -52,7 +53,7 @@ from wgpy.wire import icmp, ip
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
+    from wgpy.config import InterfaceConfig, PeerConfig
     from wgpy.keys import PrivateKey
     from wgpy.noise.keypair import Keypair
     from wgpy.protocol.events import Event
@@ -624,7 +625,7 @@ class Engine:
         if peer is not None:
             peer.pins_endpoint = config.pin_endpoint
 
-    def remove_peer(self, public_key: PublicKey, now: float) -> None:
+    def remove_peer(self, public_key: PublicKey | str, now: float) -> None:
         """Forget a peer, its sessions, prefixes and timers.
 
         Raises:
@@ -632,7 +633,7 @@ class Engine:
         """
         self._advance(now)
         peer = self._known(public_key)
-        del self._peers[public_key]
+        del self._peers[peer.public_key]
         peer.go_down()
         self._shared.peer_removed()
         peer.realm.allowed_ips.remove_owner(peer)
@@ -645,12 +646,12 @@ class Engine:
         realm.inbox.clear()
         self._ready_realms.pop(realm, None)
 
-    def realm_of(self, public_key: PublicKey) -> Realm | None:
+    def realm_of(self, public_key: PublicKey | str) -> Realm | None:
         """The realm of a peer; None for that of the interface itself, and for a stranger."""
-        peer = self._peers.get(public_key)
+        peer = self._peers.get(PublicKey.of(public_key))
         return None if peer is None or peer.realm is self._realm else peer.realm
 
-    def start_handshake(self, public_key: PublicKey, now: float, *, at: Endpoint | None = None) -> None:
+    def start_handshake(self, public_key: PublicKey | str, now: float, *, at: Endpoint | str | None = None) -> None:
         """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT and place.
 
         Whoever wants sessions younger than the protocol asks for calls this on a timer of its own; and so does a server
@@ -669,14 +670,16 @@ class Engine:
         self._advance(now)
         peer = self._known(public_key)
         if at is not None:
+            at = at if isinstance(at, Endpoint) else Endpoint.parse(at)
             if at.is_name:
                 raise ConfigError(f"{at} is a name: resolve it first", field="Endpoint")
             peer.try_endpoint(at)
         peer.initiate(now)
         self._schedule(peer)
 
-    def _known(self, public_key: PublicKey) -> Peer:
-        peer = self._peers.get(public_key)
+    def _known(self, public_key: PublicKey | str) -> Peer:
+        """By what the constructor of a peer takes too, or a key in its text would name nobody."""
+        peer = self._peers.get(PublicKey.of(public_key))
         if peer is None:
             raise LocalProtocolError(f"there is no peer {public_key}")
         return peer
@@ -734,6 +737,25 @@ class Engine:
         """Forget the local addresses that peers were reached from: the port, the mark or the routes changed."""
         self._advance(now)
         for peer in self._peers.values():
+            peer.local = None
+
+    def sources(self) -> list[tuple[PublicKey, Endpoint, object]]:
+        """Every peer that is answered from an address that it reached, where it is, and that address."""
+        return [
+            (public_key, peer.endpoint, peer.local)
+            for public_key, peer in self._peers.items()
+            if peer.local is not None and peer.endpoint is not None
+        ]
+
+    def source_of(self, public_key: PublicKey) -> tuple[Endpoint, object] | None:
+        """Where a peer is, and the address of ours that it is answered from; None if the system chooses that."""
+        peer = self._peers.get(public_key)
+        return None if peer is None or peer.local is None or peer.endpoint is None else (peer.endpoint, peer.local)
+
+    def forget_source(self, public_key: PublicKey, local: object) -> None:
+        """Let the system choose the address that a peer is answered from, if it is still this one."""
+        peer = self._peers.get(public_key)
+        if peer is not None and peer.local is local:
             peer.local = None
 
     def _apply_peer(self, update: PeerUpdate, now: float, realm: Realm) -> None:
@@ -818,7 +840,7 @@ class Engine:
             sessions=len(self._shared.indices),
         )
 
-    def peer_statistics(self, public_key: PublicKey, now: float) -> PeerStatistics:
+    def peer_statistics(self, public_key: PublicKey | str, now: float) -> PeerStatistics:
         """The snapshot of one peer, for whoever has too many to look at all.
 
         Raises:

@@ -31,6 +31,7 @@ from wgpy.runtime.groups import caught
 from wgpy.runtime.link import follow_link
 from wgpy.runtime.loop import HostLoop
 from wgpy.runtime.profile import Profile
+from wgpy.runtime.resolving import resolve_again, resolve_endpoints_now
 from wgpy.runtime.udp import UdpSockets, bind_group
 from wgpy.runtime.workers import MOST_WORKERS, Fleet, Plan
 from wgpy.tun.linux import LinuxTun, another_queue, open_tun, tun_of_fd
@@ -57,21 +58,23 @@ def run_daemon(
         foreground: do not fork.
         environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_KEYLOG_FILE, WGPY_WORKERS, WGPY_PROFILE, WGPY_ECN and the
             offload switches.
-        config: keys, peers, addresses and routes to start with, endpoints resolved; without, the interface is down and
-            knows nobody.
+        config: keys, peers, addresses and routes to start with; without, the interface is down and knows nobody.
+            Names of endpoints are looked up, and again while a peer does not answer (by one worker only).
 
     Returns:
         The exit code: 0 for every orderly end.
 
     Raises:
         DeviceError: no TUN, no permission, something is in use.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
         ConfigError: a variable of the environment, or the configuration, is wrong.
     """
     _start_logging(name, environment.get("LOG_LEVEL", "error"))
     workers = _workers(environment)
     # Lesson S18: no key may end in a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    marked = with_mark(config or InterfaceConfig())
+    named = config or InterfaceConfig()
+    marked = with_mark(resolve_endpoints_now(named))
     with contextlib.ExitStack() as setup:
         tun = _open_tun(name, environment, marked.mtu or DEFAULT_MTU, has_queues=workers > 1)
         setup.callback(tun.close)
@@ -102,14 +105,14 @@ def run_daemon(
         try:
             if workers > 1:
                 return _hold_fleet(Fleet(plan, tuns, group), control)
-            _hold_alone(plan, tun, group[0], control)
+            _hold_alone(plan, tun, group[0], control, named)
         except BaseExceptionGroup as problem:
             _log.critical("ended by a defect; please report this", exc_info=problem)
             return 1
     return 0
 
 
-def _hold_alone(plan: Plan, tun: LinuxTun, udp: UdpSockets, control: ControlSocket) -> None:
+def _hold_alone(plan: Plan, tun: LinuxTun, udp: UdpSockets, control: ControlSocket, named: InterfaceConfig) -> None:
     profile = Profile() if plan.is_profiled else None
     if profile is not None:
         profile.install()
@@ -123,7 +126,7 @@ def _hold_alone(plan: Plan, tun: LinuxTun, udp: UdpSockets, control: ControlSock
         copies_ecn=plan.copies_ecn,
     )
     loop = HostLoop()
-    loop.run(_hold, Device(engine, tun, udp, loop=loop), tun, control)
+    loop.run(_hold, Device(engine, tun, udp, loop=loop), tun, control, named)
     if profile is not None:
         profile.report()
 
@@ -157,12 +160,13 @@ async def _end_without_control(control: ControlSocket, scope: trio.CancelScope) 
     scope.cancel()
 
 
-async def _hold(device: Device, tun: LinuxTun, control: ControlSocket) -> None:
+async def _hold(device: Device, tun: LinuxTun, control: ControlSocket, named: InterfaceConfig) -> None:
     with caught(TunnelClosed) as closed:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_at_signal, nursery.cancel_scope)
             await nursery.start(_run_device, device)
             nursery.start_soon(follow_link, device, tun)
+            nursery.start_soon(resolve_again, device, named)
             nursery.start_soon(control.serve, device)
             nursery.start_soon(_end_without_control, control, nursery.cancel_scope)
             while True:

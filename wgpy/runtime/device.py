@@ -26,6 +26,7 @@ from wgpy.runtime import world
 from wgpy.runtime.groups import caught
 from wgpy.runtime.loop import Loop, TrioLoop
 from wgpy.runtime.pace import HandshakePace
+from wgpy.runtime.paths import follow_paths
 from wgpy.runtime.udp import UdpSocket, UdpSockets
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Device:
         self._unsent: list[DatagramBatch] = []
         self._full: UdpSocket | None = None
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
+        self._is_over = False
         self._moves: dict[PublicKey, list[float]] = {}
 
     # --- the nursery -------------------------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ class Device:
                     self._start_readers()
                     nursery.start_soon(self._read_packets)
                     nursery.start_soon(self._run_timer)
+                    nursery.start_soon(follow_paths, self)
                     if self._mesh is not None:
                         nursery.start_soon(self._read_mesh, self._mesh)
                     task_status.started()
@@ -153,6 +156,7 @@ class Device:
             self.packets.close()
             for door in self._doors.values():
                 door.close()
+            self._is_over = True
             for subscriber in self._subscribers:
                 subscriber.close()
             self._subscribers.clear()
@@ -360,7 +364,10 @@ class Device:
     def events(self) -> trio.MemoryReceiveChannel[Event]:
         """What happens from now on, to iterate over; ends with the device. Who reads too slowly loses the newest."""
         sender, receiver = trio.open_memory_channel[Event](_EVENTS_BUFFERED)
-        self._subscribers.add(sender)
+        if self._is_over:
+            sender.close()  # nothing happens any more, and whoever iterates is told so at once
+        else:
+            self._subscribers.add(sender)
         return receiver
 
     def _publish(self, events: Sequence[Event]) -> None:
@@ -479,7 +486,7 @@ class Device:
         self.engine.update_peer(peer, self._now())
         self._flush_soon()
 
-    def remove_peer(self, public_key: PublicKey) -> None:
+    def remove_peer(self, public_key: PublicKey | str) -> None:
         """Forget a peer.
 
         Raises:
@@ -487,7 +494,7 @@ class Device:
         """
         self.engine.remove_peer(public_key, self._now())
 
-    def start_handshake(self, public_key: PublicKey, *, at: Endpoint | None = None) -> None:
+    def start_handshake(self, public_key: PublicKey | str, *, at: Endpoint | str | None = None) -> None:
         """Shake hands with a peer now, however fresh its session is; at most once per REKEY_TIMEOUT and place.
 
         Args:
@@ -548,7 +555,7 @@ class Device:
             drops[reason] = drops.get(reason, 0) + count
         return dataclasses.replace(statistics, drops=drops)
 
-    def peer_statistics(self, public_key: PublicKey) -> PeerStatistics:
+    def peer_statistics(self, public_key: PublicKey | str) -> PeerStatistics:
         """One peer at this moment, for whoever has too many to look at all.
 
         Raises:

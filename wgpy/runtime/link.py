@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from wgpy.errors import DeviceError
-from wgpy.runtime import world
-from wgpy.tun.netlink import Link, LinkGone, LinkNews, Netlink, OtherNews, read_news, subscribe
+from wgpy.tun.netlink import LINKS, Link, LinkGone, LinkNews, Netlink, read_news, subscribe
 
 if TYPE_CHECKING:
     import socket
@@ -42,7 +41,7 @@ async def follow_link(device: Device, tun: LinuxTun) -> None:
     Raises:
         TunnelClosed: the interface was deleted.
     """
-    with contextlib.closing(subscribe()) as news:
+    with contextlib.closing(subscribe(LINKS)) as news:
         follower = _Follower(device, tun, news)
         device.look_at_link = follower.look
         while True:
@@ -93,7 +92,6 @@ class _Follower:
             await trio.lowlevel.wait_readable(self._news)
             items = read_news(self._news)
             is_old, self._is_ahead = self._is_ahead, False
-            is_reconfigured = False
             for item in items:
                 match item:
                     case LinkNews(link=link) if link.index == tun.index:
@@ -105,12 +103,6 @@ class _Follower:
                     case LinkGone(index=index) if index == tun.index:
                         tun.current_name()  # raises if it was deleted
                         return
-                    case OtherNews():
-                        is_reconfigured = True
-            if is_reconfigured:
-                # Addresses or routes changed: the sources that we learnt may be gone, and the path MTUs too (B51).
-                self._device.engine.forget_sources(world.now())
-                self._device.udp.forget_paths()
 
     async def follow_elsewhere(self) -> None:
         """Return when the link has come back."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from wgpy.config import Endpoint, InterfaceConfig, PeerConfig
-from wgpy.errors import ConfigError
+from wgpy.errors import ConfigError, DeviceError
 from wgpy.uapi import DeviceUpdate, PeerUpdate
 
 if TYPE_CHECKING:
     from wgpy.runtime.device import Device
 
-__all__ = ["resolve_again", "resolve_endpoints", "resolve_endpoints_now"]
+__all__ = ["EndpointUnresolved", "resolve_again", "resolve_endpoints", "resolve_endpoints_now"]
 
 _log = logging.getLogger("wgpy.device")
 
@@ -25,34 +25,54 @@ _INTERVAL: Final = 30.0
 _ATTEMPTS: Final = 2
 
 
+class EndpointUnresolved(DeviceError, socket.gaierror):
+    """The name of an endpoint has no address, or no name server said so: perhaps only now.
+
+    Attributes:
+        field: path of the endpoint, such as ``Peer[2].Endpoint``.
+
+    Example:
+        >>> issubclass(wgpy.EndpointUnresolved, OSError)
+        True
+    """
+
+    def __init__(self, number: int, message: str, *, field: str = "") -> None:
+        """Say which name, and what the resolver said."""
+        super().__init__(number, f"{field}: {message}" if field else message)
+        self.field = field
+
+
 async def resolve_endpoints(config: InterfaceConfig) -> InterfaceConfig:
-    """The same configuration with addresses in place of names, without holding up other tasks.
+    """The same configuration with addresses in place of names, without holding up other tasks; may be cancelled.
 
     Raises:
-        ConfigError: a name has no address.
+        EndpointUnresolved: a name has no address, or no name server answered.
+        ConfigError: it is no name.
     """
     if not any(peer.endpoint and peer.endpoint.is_name for peer in config.peers):
         return config
-    return await trio.to_thread.run_sync(resolve_endpoints_now, config)
+    return await trio.to_thread.run_sync(resolve_endpoints_now, config, abandon_on_cancel=True)
 
 
 def resolve_endpoints_now(config: InterfaceConfig) -> InterfaceConfig:
     """The same configuration with addresses in place of names.
 
     Raises:
-        ConfigError: a name has no address.
+        EndpointUnresolved: a name has no address, or no name server answered.
+        ConfigError: it is no name.
     """
     peers = list(config.peers)
     for position, peer in enumerate(peers):
         if peer.endpoint is None or not peer.endpoint.is_name:
             continue
+        field = f"Peer[{position + 1}].Endpoint"
         try:
             endpoint = _resolve(peer.endpoint)
+        except ConfigError as problem:
+            raise ConfigError(problem.message, field=field) from None
         except OSError as problem:
-            raise ConfigError(
-                f"cannot resolve {peer.endpoint.host!r}: {problem.strerror or problem}",
-                field=f"Peer[{position + 1}].Endpoint",
-            ) from None
+            said = f"cannot resolve {peer.endpoint.host!r}: {problem.strerror or problem}"
+            raise EndpointUnresolved(problem.errno or socket.EAI_FAIL, said, field=field) from None
         peers[position] = dataclasses.replace(peer, endpoint=endpoint)
     return dataclasses.replace(config, peers=tuple(peers))
 
@@ -78,8 +98,8 @@ async def _move(device: Device, peer: PeerConfig, before: Endpoint | None) -> No
     assert peer.endpoint is not None, "only peers with a name are looked at"
     try:
         endpoint = await trio.to_thread.run_sync(_resolve, peer.endpoint, abandon_on_cancel=True)
-    except OSError as problem:
-        _log.warning("cannot resolve %r: %s", peer.endpoint.host, problem.strerror or problem)
+    except (OSError, ConfigError) as problem:
+        _log.warning("cannot resolve %r: %s", peer.endpoint.host, getattr(problem, "strerror", None) or problem)
         return
     # Meanwhile it may have answered, or be gone.
     statistics = device.statistics().peers.get(peer.public_key)
@@ -94,6 +114,6 @@ def _resolve(name: Endpoint) -> Endpoint:
         found = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG)
     except UnicodeError:
         # A label beyond 63 octets, as the codec for international names says it.
-        raise OSError(0, "no resolver takes this name") from None
+        raise ConfigError(f"{name.host!r} is no name that a resolver takes") from None
     host, port = found[0][4][:2]
     return Endpoint(str(host), int(port))

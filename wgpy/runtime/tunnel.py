@@ -126,7 +126,7 @@ async def open_tunnel(
     *,
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
-    resolves_again: bool = False,
+    resolves_again: bool = True,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Tunnel]:
     r"""Hold a tunnel whose packets end in this process: no TUN interface, no privilege, no change to the system.
@@ -142,7 +142,8 @@ async def open_tunnel(
         copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
-        ConfigError: there is no address, or an endpoint's name has none.
+        ConfigError: there is no address.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
         DeviceError: the port is taken or the mark not allowed.
 
     Example:
@@ -218,7 +219,7 @@ async def open_device(
     *,
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
-    resolves_again: bool = False,
+    resolves_again: bool = True,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Run a tunnel over any packet device: the door for stacks and tests of your own.
@@ -233,7 +234,7 @@ async def open_device(
 
     Raises:
         DeviceError: the port is taken, the mark not allowed, or there is no such interface.
-        ConfigError: an endpoint's name has no address.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
         TunnelClosed: the packet device ended.
 
     Example:
@@ -291,7 +292,8 @@ async def open_interface(
     *,
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
-    resolves_again: bool = False,
+    resolves_again: bool = True,
+    admits: Callable[[memoryview], bool] | None = None,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Hold a TUN interface with the addresses, MTU and routes of the configuration (needs CAP_NET_ADMIN).
@@ -305,11 +307,13 @@ async def open_interface(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        admits: asked for each packet of a peer, before the system sees it: False drops it (`DropReason.NOT_ADMITTED`).
         copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
         DeviceError: no TUN, no permission, the name or the port is taken.
-        ConfigError: an endpoint's name has no address, or there is no such routing table.
+        EndpointUnresolved: an endpoint's name has no address, or no name server answered.
+        ConfigError: there is no such routing table.
         TunnelClosed: the interface was deleted.
 
     Example:
@@ -323,6 +327,7 @@ async def open_interface(
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     tun.on_warning = _log.warning
+    tun.admits = admits
     opened = open_device(
         config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again, copies_ecn=copies_ecn
     )

@@ -73,6 +73,17 @@ class Local(NamedTuple):
         """4 or 16 octets."""
         return self.octets[4:8] if self.version == 4 else self.octets[:16]
 
+    @property
+    def as_source(self) -> bytes:
+        """Control data that asks for this address, and leaves the way to the routes.
+
+        Answers need not go by the interface that the question came in on. A link-local address means nothing without.
+        """
+        if self.version == 4:
+            return bytes(4) + self.octets[4:8] + bytes(4)
+        is_link_local = self.octets[0] == 0xFE and self.octets[1] & 0xC0 == 0x80
+        return self.octets if is_link_local else self.octets[:16] + bytes(4)
+
 
 class Failure(NamedTuple):
     """A batch that was not sent."""
@@ -254,12 +265,12 @@ class UdpSocket:
             ancillary.append((socket.SOL_UDP, _UDP_SEGMENT, struct.pack("=H", segment_size)))
         if self.version == 4:
             if local is not None:
-                ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.octets))
+                ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.as_source))
             if tos:
                 ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", tos)))
         else:
             if local is not None:
-                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.octets))
+                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.as_source))
             if tos:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)))
         if len(self._ancillaries) >= _ANCILLARIES_KEPT:
@@ -272,8 +283,11 @@ class UdpSocket:
         return self.groups and (not self._ungrouped or segment_size < self._ungrouped.get(endpoint, 65536))
 
     def forget_paths(self) -> None:
-        """Routes changed: grouped sends may work again."""
+        """Routes or interfaces changed: grouped sends may work again, and zones may have other numbers."""
         self._ungrouped.clear()
+        self._addresses = {endpoint: found for endpoint, found in self._addresses.items() if "%" not in endpoint.host}
+        self._endpoints = {found: endpoint for found, endpoint in self._endpoints.items() if "%" not in endpoint.host}
+        self._last_remote = None
 
     def send(self, buffers: Sequence[memoryview], batch: DatagramBatch, local: object | None, *, count: int) -> None:
         """One system call.

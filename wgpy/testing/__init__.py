@@ -1,1 +1,18 @@
 """For tests of programs that use wgpy: a seeded bad network with a wiretap, and engines already joined."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module of this package, loaded when it is first asked for."""
+    if name not in __dir__():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]

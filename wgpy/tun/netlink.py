@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -19,7 +20,20 @@ from wgpy.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Link", "LinkGone", "LinkNews", "Netlink", "OtherNews", "Rule", "read_news", "subscribe"]
+__all__ = [
+    "LINKS",
+    "PATHS",
+    "AddressGone",
+    "Link",
+    "LinkGone",
+    "LinkNews",
+    "Netlink",
+    "OtherNews",
+    "RouteNews",
+    "Rule",
+    "read_news",
+    "subscribe",
+]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -32,7 +46,8 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 
 _ERROR, _DONE = 2, 3
 _NEW_LINK, _DEL_LINK, _GET_LINK = 16, 17, 18
-_NEW_ADDRESS, _NEW_ROUTE, _DEL_ROUTE = 20, 24, 25
+_NEW_ADDRESS, _DEL_ADDRESS = 20, 21
+_NEW_ROUTE, _DEL_ROUTE, _GET_ROUTE = 24, 25, 26
 _REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE = 0x01, 0x04, 0x100, 0x200, 0x400
 _IFNAME, _MTU, _GSO_MAX_SEGS = 3, 4, 40
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -40,14 +55,15 @@ _NEW_RULE, _DEL_RULE = 32, 33
 _FRA_SUPPRESS_PREFIXLENGTH, _FRA_TABLE, _FRA_FWMARK = 14, 15, 10
 _RULE_INVERTED: Final = 0x2
 _ACTION_TABLE: Final = 1
-_RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_TABLE, _RTA_MARK = 1, 2, 4, 15, 16
 _IFF_UP: Final = 0x1
 _TABLE_MAIN: Final = 254
 _PROTOCOL_BOOT: Final = 3
 _SCOPE_LINK: Final = 253
 _TYPE_UNICAST: Final = 1
-# Multicast groups: link, and addresses and routes of both families.
-_GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+# Multicast groups: links; and, for those who send, addresses, routes and rules of both families besides.
+LINKS: Final = 0x1
+PATHS: Final = LINKS | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +127,38 @@ class LinkGone:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressGone:
+    """An address of ours is no more; 4 or 16 octets."""
+
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RouteNews:
+    """A route appeared, changed or went.
+
+    Attributes:
+        prefix: its network, 4 or 16 octets.
+        length: bits of it.
+    """
+
+    prefix: bytes
+    length: int
+
+    def concerns(self, address: bytes) -> bool:
+        """Whether datagrams to an address may go by it, or went."""
+        shift = 8 * len(self.prefix) - self.length
+        return len(address) == len(self.prefix) and not (
+            (int.from_bytes(address) ^ int.from_bytes(self.prefix)) >> shift
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OtherNews:
-    """An address or a route changed."""
+    """Whatever else there is: rules of routing changed, or news were lost."""
 
 
-News: TypeAlias = LinkNews | LinkGone | OtherNews
+News: TypeAlias = LinkNews | LinkGone | AddressGone | RouteNews | OtherNews
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -150,7 +193,7 @@ def _link(payload: bytes) -> Link:
     return Link(
         index,
         attributes.get(_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
-        int.from_bytes(attributes.get(_MTU, b""), "little" if struct.pack("=H", 1)[0] else "big"),
+        int.from_bytes(attributes.get(_MTU, b""), sys.byteorder),
         bool(flags & _IFF_UP),
     )
 
@@ -239,6 +282,30 @@ class Netlink:
         body += _attribute(_RTA_TABLE, struct.pack("=I", table))
         self._request(_NEW_ROUTE, _REQUEST | _ACK | _CREATE | _REPLACE, body, f"route {network}")
 
+    def interface_towards(self, destination: bytes, *, source: bytes, mark: int = 0) -> int | None:
+        """Number of the interface that datagrams leave by; None if there is no way, or not from that source.
+
+        Args:
+            destination: 4 or 16 octets.
+            source: likewise.
+            mark: of the socket that sends.
+        """
+        family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
+        bits = 8 * len(destination)
+        body = _ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, 0)
+        body += _attribute(_RTA_DST, destination) + _attribute(_RTA_SRC, source)
+        if mark:
+            body += _attribute(_RTA_MARK, struct.pack("=I", mark))
+        try:
+            answers = self._request(_GET_ROUTE, _REQUEST, body, "a route")
+        except DeviceError:
+            return None
+        for kind, payload in answers:
+            if kind == _NEW_ROUTE:
+                found = _attributes(payload[_ROUTE.size :]).get(_RTA_OIF, b"")
+                return int.from_bytes(found, sys.byteorder) or None
+        return None
+
     def add_rule(self, rule: Rule) -> None:
         """Add a policy routing rule.
 
@@ -267,12 +334,12 @@ class Netlink:
         return answers
 
 
-def subscribe() -> socket.socket:
-    """A non-blocking socket that becomes readable when links, addresses or routes of this namespace change."""
+def subscribe(groups: int) -> socket.socket:
+    """A non-blocking socket that becomes readable when `LINKS` or `PATHS` of this namespace change."""
     news = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     )
-    news.bind((0, _GROUPS))
+    news.bind((0, groups))
     return news
 
 
@@ -289,10 +356,25 @@ def read_news(news: socket.socket) -> list[News]:
                 found.append(OtherNews())
                 continue
             for kind, payload in _messages(data):
-                if kind == _NEW_LINK:
-                    found.append(LinkNews(_link(payload)))
-                elif kind == _DEL_LINK:
-                    found.append(LinkGone(_LINK.unpack_from(payload)[2]))
-                else:
+                if kind == _NEW_ADDRESS:
+                    continue  # takes no way from anybody; of its routes there are news besides
+                try:
+                    found.append(_news(kind, payload))
+                except struct.error:
                     found.append(OtherNews())
     return found
+
+
+def _news(kind: int, payload: bytes) -> News:
+    if kind == _NEW_LINK:
+        return LinkNews(_link(payload))
+    if kind == _DEL_LINK:
+        return LinkGone(_LINK.unpack_from(payload)[2])
+    if kind == _DEL_ADDRESS:
+        attributes = _attributes(payload[_ADDRESS.size :])
+        return AddressGone(attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b""))
+    if kind in (_NEW_ROUTE, _DEL_ROUTE):
+        family, length = _ROUTE.unpack_from(payload)[:2]
+        size = 4 if family == socket.AF_INET else 16
+        return RouteNews(_attributes(payload[_ROUTE.size :]).get(_RTA_DST, bytes(size)), length)
+    return OtherNews()
