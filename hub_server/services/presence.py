@@ -171,7 +171,7 @@ class _Batch:
         """Take in what came later; of what waits too long for the database, the oldest is let go."""
         self.rows |= newer.rows
         self.nodes |= newer.nodes
-        for name in ("events", "alerts", "resolved", "samples"):
+        for name in ("events", "alerts", "resolved", "samples", "keys"):
             mine: list[Any] = getattr(self, name)
             mine += getattr(newer, name)
             del mine[:-_MOST_WAITING]
@@ -183,6 +183,8 @@ class _Batch:
             parts[cluster_id].rows.add(cluster_id)
         for cluster_id, nodes in self.nodes.items():
             parts[cluster_id].nodes[cluster_id] = nodes
+        for key in self.keys:
+            parts[key[0]].keys.append(key)
         for cluster_id, at in self.resolved:
             parts[cluster_id].resolved.append((cluster_id, at))
         for name in ("events", "alerts", "samples"):
