@@ -106,7 +106,14 @@ def explaining(services: Services) -> Explain:
         problem = HubError(detail, code=_CODES.get(status, "refused"))
         problem.status = status
         actor = scope.get("state", {}).get("actor")
-        page = error_page(problem, actor, services, request_id=request_id)
+        page = error_page(
+            problem,
+            actor,
+            services,
+            request_id=request_id,
+            path=scope["path"],
+            is_fragment=(b"hx-request", b"true") in scope["headers"],
+        )
         return [field for field in page.raw_headers if field[0] != b"content-length"], bytes(page.body)
 
     return explain

@@ -1,4 +1,4 @@
-"""The two cookies of the hub: of the session, and of a device on which somebody has signed in before."""
+"""The cookies of the hub: of the session, of a device that was signed in on before, of the tenant one was in last."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.responses import Response
 SESSION_COOKIE = "__Host-daalu"  # the prefix makes browsers insist on Secure, Path=/ and no Domain
 
 DEVICE_COOKIE = "__Host-daalu-device"
+TENANT_COOKIE = "__Host-daalu-tenant"
 DEVICE_LIFETIME = 180 * 86400
 
 
@@ -25,3 +26,8 @@ def set_session(response: Response, cookie: str) -> None:
 def clear_session(response: Response) -> None:
     """Take the session cookie away."""
     response.delete_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def set_tenant(response: Response, slug: str) -> None:
+    """Remember in which tenant one was last, for addresses that belong to none; it opens nothing."""
+    response.set_cookie(TENANT_COOKIE, slug, path="/", secure=True, httponly=True, samesite="lax")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hub_server.domain.reasons import Reason
-from hub_server.domain.status import Phase
+from hub_server.domain.reasons import EXPLANATIONS, Reason
+from hub_server.domain.status import SILENT, Phase
 
 REASSURE_AFTER, HINT_AFTER, CAUSES_AFTER = 30.0, 120.0, 300.0
 PATIENCE = 5.0  # seconds in which a handshake is confirmed or tried again
@@ -34,6 +34,7 @@ class Facts:
     api_errno: str | None = None
     api_at: float | None = None
     job: str | None = None
+    namespace: str | None = None
     hub_host: str = ""
     udp_port: int = 51820
 
@@ -71,7 +72,7 @@ def hops(facts: Facts) -> tuple[Hop, ...]:
         ("key", "Key installed", "Key", facts.redeemed_at),
         ("packet", "First packet seen", f"Waiting for the first packet on UDP {facts.udp_port}", facts.first_packet_at),
         ("handshake", "Handshake confirmed", "Waiting for the handshake to be confirmed", facts.connected_at),
-        ("api", "API server answers", "Waiting for the API server to answer", facts.api_at if api_done else None),
+        ("api", *_of_api(facts), facts.api_at if api_done else None),
     ]
     result: list[Hop] = []
     before: float | None = None
@@ -87,10 +88,25 @@ def hops(facts: Facts) -> tuple[Hop, ...]:
             is_waiting = True
             failed = _failure(facts, key)
             state: Literal["current", "failed"] = "failed" if failed else "current"
-            result.append(Hop(key, waiting, state, since=before, detail=failed or _waiting_detail(key)))
+            title = _FAILED.get(key, waiting) if failed else waiting
+            result.append(Hop(key, title, state, since=before, detail=failed or _waiting_detail(key)))
         else:
             result.append(Hop(key, finished.removesuffix(" seen"), "waiting"))
     return tuple(result)
+
+
+_FAILED: dict[StepKey, str] = {"redeemed": "Token not redeemed", "api": "API server does not answer the edge"}
+
+
+def _of_api(facts: Facts) -> tuple[str, str]:
+    """What the last hop is called when it is done, and before: what was heard of a tunnel that is down is history."""
+    done = "API server answers" if facts.phase is Phase.CONNECTED else "API server answered"
+    return done, "Waiting for the API server to answer"
+
+
+def has_left(facts: Facts) -> bool:
+    """Whether the cluster had joined, and its tunnel is down now."""
+    return facts.connected_at is not None and facts.phase in SILENT
 
 
 def _failure(facts: Facts, key: StepKey) -> str:
@@ -120,6 +136,12 @@ def is_finished(facts: Facts) -> bool:
     return facts.phase is Phase.CONNECTED and facts.api_state == "ok"
 
 
+def _is_settled(facts: Facts) -> bool:
+    """Whether nothing is waited for: it is done, it had been done, or its token can never be used."""
+    is_void = facts.redeemed_at is None and facts.reason in (Reason.INVITE_EXPIRED, Reason.INVITE_REVOKED)
+    return is_finished(facts) or has_left(facts) or is_void or facts.phase is Phase.BLOCKED
+
+
 def known(facts: Facts) -> str:
     """What the hub itself knows, one sentence; shown above every guess."""
     if is_finished(facts):
@@ -132,6 +154,9 @@ def known(facts: Facts) -> str:
                 f"The tunnel is up; the edge pod does not reach its API server: {facts.api_errno or facts.api_state}."
             )
         return "The tunnel is up; the edge has not told yet whether its API server answers."
+    if has_left(facts):
+        means = EXPLANATIONS[facts.reason].means if facts.reason else "nothing is heard of the edge"
+        return f"The cluster had joined; its tunnel is down now: {means}."
     if facts.redeemed_at is None:
         if facts.reason is Reason.INVITE_EXPIRED:
             return "The token was not used within its hour."
@@ -149,7 +174,7 @@ def known(facts: Facts) -> str:
 
 def reassurance(facts: Facts) -> str:
     """From 30 seconds on."""
-    if is_finished(facts) or waited(facts) < REASSURE_AFTER:
+    if _is_settled(facts) or waited(facts) < REASSURE_AFTER:
         return ""
     if facts.redeemed_at is None:
         return "Nothing is wrong yet: pulling the image and starting the Job can take a minute."
@@ -158,7 +183,7 @@ def reassurance(facts: Facts) -> str:
 
 def hint(facts: Facts) -> str:
     """From two minutes on: the likeliest cause, by what the hub knows."""
-    if is_finished(facts) or waited(facts) < HINT_AFTER:
+    if _is_settled(facts) or waited(facts) < HINT_AFTER:
         return ""
     if facts.redeemed_at is None:
         return "Look whether the Job runs, and whether it may reach the hub on 443/tcp."
@@ -171,20 +196,21 @@ def hint(facts: Facts) -> str:
 
 def causes(facts: Facts) -> tuple[Advice, ...]:
     """From five minutes on: the handbook's three causes in its order, with exact commands."""
-    if is_finished(facts) or waited(facts) < CAUSES_AFTER:
+    if _is_settled(facts) or waited(facts) < CAUSES_AFTER:
         return ()
-    job = facts.job or "<bootstrap-job>"
-    port = facts.udp_port
+    port, namespace = facts.udp_port, facts.namespace or "daalu-edge"
+    # By its label where the edge has not told the name of the Job, which ends in a digest of its values.
+    job = f"job/{facts.job}" if facts.job else "-l app.kubernetes.io/component=bootstrap --tail=-1"
     return (
         Advice(
             "Egress firewall",
             f"The edge pod can't reach {facts.hub_host} on UDP/{port}. Verify your egress policy permits it.",
-            "kubectl -n daalu-edge exec deploy/daalu-edge -- daalu-edge doctor",
+            f"kubectl -n {namespace} exec deploy/daalu-edge -- daalu-edge doctor",
         ),
         Advice(
             "Bootstrap Job failed",
             "See whether the Job failed; if so, its log names the cause in one line.",
-            f"kubectl -n daalu-edge get jobs\nkubectl -n daalu-edge logs job/{job}",
+            f"kubectl -n {namespace} get jobs\nkubectl -n {namespace} logs {job}",
         ),
         Advice(
             "Token expired",

@@ -10,10 +10,10 @@ Source: the special-purpose address registries of IANA (RFC 6890), RFC 4291, RFC
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-__all__ = ["is_allowed"]
+__all__ = ["is_allowed", "is_of_one_machine"]
 
 _NOT_PUBLIC: Final = tuple(
     map(
@@ -49,3 +49,16 @@ def is_allowed(address: IPv4Address | IPv6Address, allowed: Sequence[IPv4Network
     if address in _6TO4:
         return is_allowed(IPv4Address(int(address) >> 80 & 0xFFFFFFFF), allowed)
     return address in _GIVEN_OUT and not any(address in network for network in _SET_APART)
+
+
+def is_of_one_machine(host: str) -> bool:
+    """Whether a host's name or address means another machine to each that asks (RFC 6761, loopback, unspecified)."""
+    name = host.rstrip(".").casefold()
+    if name in ("localhost", "localhost.localdomain", "ip6-localhost") or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified or address.is_link_local

@@ -6,6 +6,7 @@ after which the row is read again.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -15,15 +16,16 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from hub_server import audit
 from hub_server.domain import alerts as alert_rules
 from hub_server.domain import ladder as rules
+from hub_server.domain import targets
 from hub_server.domain.errors import Conflict, Invalid, NotFound, Stale, Unavailable
 from hub_server.domain.names import check_name, name_key
 from hub_server.domain.reasons import Reason
 from hub_server.domain.roles import Right
-from hub_server.domain.status import LABELS, SEVERITY, STALE_HANDSHAKE, Phase, worst
+from hub_server.domain.status import LABELS, SEVERITY, STALE_HANDSHAKE, WAITING, Phase, worst
 from hub_server.domain.token import INVITE_LIFETIME, Token, make_token, secret_hash
 from hub_server.services import addresses
 from hub_server.services.core import Core, add_event
-from hub_server.services.paging import after, cursor_of, limit_of
+from hub_server.services.paging import after, before, cursor_of, limit_of
 from hub_server.services.presence import Presence, Row, clock_text
 from hub_server.services.releases import Releases
 from hub_server.services.views import (
@@ -53,6 +55,7 @@ NAMESPACE: Final = "daalu-edge"
 RELEASE: Final = "daalu-edge"
 BARS, BAR_MINUTES = 96, 15
 _RANDOM_OF_TOKEN: Final = 39
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _CHANGE_LIMITS: Final = (1, 65535)
 _TROUBLED: Final = frozenset({Phase.RECONNECTING, Phase.DISCONNECTED, Phase.BLOCKED})
 _TROUBLING: Final = frozenset(
@@ -89,7 +92,7 @@ class Clusters:
         offset, limit = after(query.cursor), limit_of(query.limit)
         shown = tuple(self._view(row) for row in rows[offset : offset + limit])
         more = cursor_of(offset + limit) if offset + limit < len(rows) else None
-        return Page(shown, more, len(rows))
+        return Page(shown, more, len(rows), offset, before(offset, limit))
 
     async def counts(self, actor: Actor, tenant_id: str) -> ClusterCounts:
         """The line above the list."""
@@ -178,20 +181,23 @@ class Clusters:
 
     def _ladder_facts(self, row: Row) -> rules.Facts:
         port = host_and_port(self._core.endpoints[0])[1] if self._core.endpoints else 51820
+        redeemed_at, first_packet_at, connected_at = _joined(row)
+        hello = row.hello or {}
         return rules.Facts(
             now=self._core.now(),
             phase=row.status.phase,
             reason=row.reason,
             invited_at=row.invited_at or row.created_at,
             invite_expires_at=row.invite_expires_at,
-            redeemed_at=row.redeemed_at,
+            redeemed_at=redeemed_at,
             redeemed_from=row.redeemed_from,
-            first_packet_at=row.first_packet_at,
-            connected_at=row.connected_at,
+            first_packet_at=first_packet_at,
+            connected_at=connected_at,
             api_state=row.api_state,
             api_errno=row.api_errno,
-            api_at=row.api_at or (row.connected_at if row.api_state == "ok" else None),
-            job=(row.hello or {}).get("job"),
+            api_at=_latest(row.api_at, connected_at) if row.api_state == "ok" else None,
+            job=_object_name(hello.get("job")),
+            namespace=_object_name(hello.get("namespace")),
             hub_host=self._core.settings.public_host,
             udp_port=port,
         )
@@ -322,6 +328,13 @@ class Clusters:
 
         await core.database.write(work)
         await self._presence.reload(cluster_id)
+
+    def unreachable_addresses(self) -> tuple[str, ...]:
+        """The addresses of this hub, as it prints and hands them out, that no other machine can reach."""
+        core = self._core
+        hosts = {core.settings.public_url: core.settings.public_host}
+        hosts |= {one: host_and_port(one)[0] for one in core.endpoints}
+        return tuple(address for address, host in hosts.items() if targets.is_of_one_machine(host))
 
     def _token(self) -> Token:
         return make_token(self._core.random(_RANDOM_OF_TOKEN), self._core.hub_key)
@@ -556,6 +569,8 @@ def _needs_attention(row: Row) -> bool:
 def _matches(row: Row, query: ClusterQuery) -> bool:
     if query.phase is not None and row.status.phase is not query.phase:
         return False
+    if query.label and LABELS[row.status.phase] != query.label:
+        return False
     if query.reason is not None and row.reason is not query.reason:
         return False
     words = query.search.casefold().split()
@@ -577,6 +592,26 @@ def _sort_key(row: Row, key: str) -> tuple[Any, ...]:
     if key == "created":
         return (-row.created_at,)
     return (not _needs_attention(row), -SEVERITY.index(row.status.phase))
+
+
+def _object_name(told: Any) -> str | None:
+    """A name that an edge told, if Kubernetes can have it: it stands in commands for a shell."""
+    return told if isinstance(told, str) and _OBJECT_NAME.fullmatch(told) else None
+
+
+def _latest(*times: float | None) -> float | None:
+    return max((at for at in times if at is not None), default=None)
+
+
+def _joined(row: Row) -> tuple[float | None, float | None, float | None]:
+    """When the newest invite was redeemed, its first packet came, it connected: what an earlier one did is history."""
+    up = row.status.since if row.status.phase is Phase.CONNECTED else None
+    redeemed, packet, connected = row.redeemed_at, row.first_packet_at, row.connected_at
+    if up is None and redeemed is not None and row.invited_at is not None and row.invited_at > redeemed:
+        return None, None, None
+    if redeemed is not None and connected is not None and connected < redeemed:
+        return redeemed, up, up
+    return redeemed, packet, connected
 
 
 def _base64(key: bytes | None) -> str | None:
@@ -602,7 +637,7 @@ def _timeline(row: Row, samples: Sequence[Any], gaps: tuple[Gap, ...], first: in
     bars = []
     for index in range(BARS):
         start = first + index * BAR_MINUTES
-        mine = [one for one in samples if start <= one.minute < start + BAR_MINUTES]
+        mine = [one for one in samples if start <= one.minute < start + BAR_MINUTES and Phase(one.phase) not in WAITING]
         phase = worst([Phase(one.phase) for one in mine])
         rtts = [one.rtt for one in mine if one.rtt is not None]
         reason = next((one.reason for one in mine if phase is not None and one.phase == phase.value), None)

@@ -50,6 +50,11 @@ class Live:
             subscription.close()
 
     @property
+    def last_id(self) -> int:
+        """The newest event: a page that is made now and subscribes from here misses nothing in between."""
+        return self._next - 1
+
+    @property
     def viewers(self) -> int:
         """How many pages are open."""
         return len(self._subscriptions)

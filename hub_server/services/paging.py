@@ -44,4 +44,11 @@ def cursor_of(number: int) -> str:
 def page_of(found: Sequence[T], offset: int, limit: int, total: int | None = None) -> Page[T]:
     """A page of what was read with one more than `limit`, counted from an offset."""
     more = cursor_of(offset + limit) if len(found) > limit else None
-    return Page(tuple(found[:limit]), more, total)
+    return Page(tuple(found[:limit]), more, total, offset, before(offset, limit))
+
+
+def before(offset: int, limit: int) -> str | None:
+    """The cursor of the page before the one at an offset."""
+    if not offset:
+        return None
+    return cursor_of(offset - limit) if offset > limit else ""

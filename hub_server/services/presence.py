@@ -166,11 +166,13 @@ class _Batch:
     resolved: list[tuple[str, float]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     keys: list[tuple[str, bytes, float]] = field(default_factory=list)
+    news: set[tuple[str, Kind, str]] = field(default_factory=set)  # tenant, kind, cluster: told once it is written
 
     def add(self, newer: _Batch) -> None:
         """Take in what came later; of what waits too long for the database, the oldest is let go."""
         self.rows |= newer.rows
         self.nodes |= newer.nodes
+        self.news |= newer.news
         for name in ("events", "alerts", "resolved", "samples", "keys"):
             mine: list[Any] = getattr(self, name)
             mine += getattr(newer, name)
@@ -185,11 +187,13 @@ class _Batch:
             parts[cluster_id].nodes[cluster_id] = nodes
         for key in self.keys:
             parts[key[0]].keys.append(key)
+        for one in self.news:
+            parts[one[2]].news.add(one)
         for cluster_id, at in self.resolved:
             parts[cluster_id].resolved.append((cluster_id, at))
         for name in ("events", "alerts", "samples"):
-            for one in getattr(self, name):
-                getattr(parts[one["cluster_id"]], name).append(one)
+            for values in getattr(self, name):
+                getattr(parts[values["cluster_id"]], name).append(values)
         return dict(parts)
 
 
@@ -275,8 +279,13 @@ class Presence:
         if self._core.wire is not None:
             self._core.wire.drop_peer(cluster_id)
 
-    def _publish(self, row: Row, kind: Kind = "cluster") -> None:
-        self._core.live.publish(row.tenant_id, kind, row.id)
+    def _publish(self, row: Row) -> None:
+        """Tell open pages of a row, which they are shown from memory."""
+        self._core.live.publish(row.tenant_id, "cluster", row.id)
+
+    def _publish_later(self, row: Row, kind: Kind) -> None:
+        """Tell them of what they read from the database, as soon as it is there to be read."""
+        self._batch.news.add((row.tenant_id, kind, row.id))
 
     # -- the sink ------------------------------------------------------------------------------------------------------
 
@@ -393,7 +402,7 @@ class Presence:
         self._wake.set()
         if before != (row.nodes_ready, row.nodes_total):
             self._publish(row)
-        self._publish(row, "nodes")
+        self._publish_later(row, "nodes")
 
     def api_state(self, cluster_id: str, state: ApiState, errno: str | None, detail: str) -> None:
         """Whether the edge reaches its API server."""
@@ -469,6 +478,7 @@ class Presence:
             return
         if row.connected_at is None:
             row.connected_at = at
+            row.worst = None  # what was before it was there is no outage
             self._event(row, "tunnel.connected", at, None, f"from {row.endpoint}" if row.endpoint else "")
         elif before.phase in status.SILENT:
             began = before.down_since or before.since
@@ -549,7 +559,7 @@ class Presence:
             row.open_alerts = max(0, row.open_alerts - 1)
             self._batch.resolved.append((row.id, now))
             self._changed(row)
-            self._publish(row, "alert")
+            self._publish_later(row, "alert")
         self._set_deadline(row)
 
     def _set_deadline(self, row: Row) -> None:
@@ -587,7 +597,7 @@ class Presence:
                 "detail": detail,
             }
         )
-        self._publish(row, "event")
+        self._publish_later(row, "event")
 
     def _alert(self, row: Row, kind: alerts.Kind, detail: str, down_since: float | None) -> None:
         row.open_alerts += 1
@@ -603,7 +613,7 @@ class Presence:
             }
         )
         self._changed(row)
-        self._publish(row, "alert")
+        self._publish_later(row, "alert")
 
     def _sample(self, now: float) -> None:
         wire = self._core.wire
@@ -673,6 +683,8 @@ class Presence:
             except Exception:
                 # One cluster's news cannot be written, ever: those of the others shall not wait behind them.
                 await self._flush_one_by_one(batch, rows)
+            else:
+                self._tell(batch)
 
     async def _flush_one_by_one(self, batch: _Batch, rows: list[dict[str, Any]]) -> None:
         parts = batch.by_cluster()
@@ -687,6 +699,12 @@ class Presence:
                 raise
             except Exception as problem:
                 supervise.failed("writing a row", cluster_id, problem)
+            else:
+                self._tell(part)
+
+    def _tell(self, batch: _Batch) -> None:
+        for tenant_id, kind, cluster_id in sorted(batch.news):
+            self._core.live.publish(tenant_id, kind, cluster_id)
 
     def _put_back(self, batch: _Batch) -> None:
         batch.add(self._batch)

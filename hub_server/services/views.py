@@ -187,6 +187,7 @@ class ClusterQuery:
     search: str = ""
     phase: Phase | None = None
     reason: Reason | None = None
+    label: str = ""  # the status in the words of the rows, which may be that of several phases
     sort: str = "attention"
     limit: int = 50
     cursor: str | None = None
@@ -199,6 +200,8 @@ class Page(Generic[T]):
     items: tuple[T, ...]
     next_cursor: str | None
     total: int | None = None
+    offset: int = 0  # how many come before it, where that is known
+    previous_cursor: str | None = None  # of the page before; empty for the first one, None where there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from hub_server import notify
 from hub_server.domain.errors import Conflict, Invalid
 from hub_server.domain.roles import Right
-from hub_server.services.views import NewChannel
+from hub_server.services.views import ChannelView, NewChannel
+from hub_server.web.once import once
 from hub_server.web.site import Visit, see_other
 
 
@@ -41,12 +42,16 @@ async def _page(
     return await visit.page("channels.html", context, status)
 
 
+def _read(fields: dict[str, Any]) -> NewChannel:
+    return NewChannel(ChannelView(**fields["channel"]), fields["secret"])
+
+
 async def create(visit: Visit) -> Response:
     """Add one; its secret is in this answer only."""
     tenant = await visit.tenant()
     values: dict[str, Any] = {"name": visit.field("name"), "url": visit.field("url"), "kinds": visit.fields("kind")}
     try:
-        made = await visit.services.channels.create(visit.actor, tenant.id, **values)
+        made = await once(visit, lambda: visit.services.channels.create(visit.actor, tenant.id, **values), _read)
     except Invalid as refusal:
         return await _page(visit, values=values, errors={refusal.field: refusal.detail}, status=422)
     except Conflict as refusal:

@@ -50,12 +50,18 @@ async def context_of(visit: Visit, tab: str, **more: Any) -> tuple[TenantView, C
         row=detail.row,
         detail=detail,
         has_joined=detail.connected_at is not None,
+        is_told=_is_told(detail),
         may={right.value: visit.actor.may(tenant.id, right) for right in Right},
         live_url=f"/clusters/{detail.row.id}/live?tab={tab}",
         in_settings=False,
         **more,
     )
     return tenant, detail, context
+
+
+def _is_told(detail: ClusterDetail) -> bool:
+    """Whether what the edge tells of its cluster is true now: it is connected, and sees its API server."""
+    return detail.row.phase == "connected" and detail.api_state == "ok"
 
 
 # -- overview --------------------------------------------------------------------------------------------------------
@@ -110,7 +116,7 @@ async def stream(visit: Visit) -> Response:
 
     async def head() -> dict[str, str]:
         told = await clusters.get(visit.actor, cluster_id)
-        now = {**context, "row": told.row, "detail": told, "now": visit.now}
+        now = {**context, "row": told.row, "detail": told, "is_told": _is_told(told), "now": visit.now}
         now["alerts_open"] = await visit.services.alerts.open_count(visit.actor, tenant.id)
         parts = {
             "head": render.fragment("cluster.html", "head", now),
@@ -121,6 +127,9 @@ async def stream(visit: Visit) -> Response:
             now |= _charts(await clusters.timeline(visit.actor, cluster_id))
             parts["facts"] = render.fragment("cluster_overview.html", "facts", now)
             parts["day"] = render.fragment("cluster_overview.html", "day", now)
+        if tab == "nodes":  # how old they are is seen by the state of the tunnel
+            now["table"] = await clusters.nodes(visit.actor, cluster_id)
+            parts["nodes"] = render.fragment("cluster_nodes.html", "nodes", now)
         return parts
 
     shown = {"update": render.fragment("cluster.html", "update", context)}
@@ -136,15 +145,15 @@ async def stream(visit: Visit) -> Response:
             await pen.message("", event="reload")
             return
         if event.cluster_id != cluster_id:
+            if event.kind == "alert":
+                count = await visit.services.alerts.open_count(visit.actor, tenant.id)
+                await pen.parts({"badge": render.fragment("cluster.html", "badge", {"alerts_open": count})})
             return
         try:
             await pen.parts(await head())
         except NotFound:
             await pen.message("", event="reload")
             raise
-        if event.kind == "nodes" and tab == "nodes":
-            told = {**context, "table": await clusters.nodes(visit.actor, cluster_id), "now": visit.now}
-            await pen.parts({"nodes": render.fragment("cluster_nodes.html", "nodes", told)})
         if tab == "events":
             told = {
                 **context,
@@ -193,15 +202,16 @@ async def run_kubectl(visit: Visit) -> Response:
 
 async def kubeconfigs(visit: Visit) -> Response:
     """Those that were issued, and the form for one more."""
-    return await _kubeconfigs(visit, error="")
+    return await _kubeconfigs(visit, error="", made=bool(visit.asked("made")))
 
 
-async def _kubeconfigs(visit: Visit, *, error: str, status: int = 200) -> Response:
+async def _kubeconfigs(visit: Visit, *, error: str, made: bool = False, status: int = 200) -> Response:
     _, _, context = await context_of(visit, "kubeconfig")
     context["issued"] = (
         await visit.services.kubectl.kubeconfigs(visit.actor, visit.cluster_id) if context["may"]["kubeconfig"] else ()
     )
-    return await visit.page("cluster_kubeconfigs.html", context | {"lifetimes": LIFETIMES, "error": error}, status)
+    context |= {"lifetimes": LIFETIMES, "lifetime": visit.field("ttl") or "28800", "error": error, "made": made}
+    return await visit.page("cluster_kubeconfigs.html", context, status)
 
 
 async def issue_kubeconfig(visit: Visit) -> Response:

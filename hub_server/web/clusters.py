@@ -9,33 +9,37 @@ from starlette.responses import Response
 
 from hub_server.domain.errors import NotFound
 from hub_server.domain.reasons import Reason
-from hub_server.domain.status import Phase
+from hub_server.domain.status import LABELS, Phase
 from hub_server.services.views import ClusterQuery, ClusterRow, LiveEvent, Page, TenantView
 from hub_server.web import live, render
 from hub_server.web.live import Pen, Stream
 from hub_server.web.site import Visit, see_other
 
-PHASES = tuple(phase for phase in Phase if phase is not Phase.DELETED)
+# The words of the rows: what one reads there, one finds here.
+WORDS = tuple(dict.fromkeys(label for phase, label in LABELS.items() if phase is not Phase.DELETED))
 SORTS = {"attention": "What needs attention", "name": "Name", "status": "Status", "seen": "Last seen", "created": "Age"}
 SIZES = (50, 20, 100)
 
 
 async def home(visit: Visit) -> Response:
-    """The first page is the list of the first tenant."""
-    tenants = await visit.services.tenants.list(visit.actor)
-    if not tenants:
-        raise NotFound("your account belongs to no tenant yet: ask an administrator to add you")
-    return see_other(f"/t/{tenants[0].slug}/clusters")
+    """The first page is the list of the tenant where one was last."""
+    return see_other(f"/t/{(await visit.some_tenant()).slug}/clusters")
+
+
+async def of_tenant(visit: Visit) -> Response:
+    """A tenant's first page is its list."""
+    return see_other(f"/t/{(await visit.tenant()).slug}/clusters")
 
 
 def query_of(visit: Visit) -> ClusterQuery:
     """What the address asks for; nonsense is as good as nothing."""
-    phase, _, reason = visit.asked("status").partition(":")
+    word, _, reason = visit.asked("status").partition(":")
+    label = word if word in WORDS else LABELS[Phase(word)] if word in set(Phase) else ""
     sort = visit.asked("sort")
     limit = visit.asked("size")
     return ClusterQuery(
         search=visit.asked("q")[:100],
-        phase=Phase(phase) if phase in set(PHASES) else None,
+        label=label,
         reason=Reason(reason) if reason in set(Reason) else None,
         sort=sort if sort.removeprefix("-") in SORTS else "attention",
         limit={str(size): size for size in SIZES}.get(limit, SIZES[0]),
@@ -44,7 +48,7 @@ def query_of(visit: Visit) -> ClusterQuery:
 
 
 def _address(tenant: TenantView, query: ClusterQuery, *, cursor: str | None = None, tail: str = "clusters") -> str:
-    status = f"{query.phase or ''}{f':{query.reason}' if query.reason else ''}"
+    status = f"{query.label}{f':{query.reason}' if query.reason else ''}"
     asked = {
         "q": query.search,
         "status": status,
@@ -68,13 +72,14 @@ async def _context(visit: Visit, tenant: TenantView) -> dict[str, Any]:
         total=page.total,
         counts=counts,
         changes=0,
-        phases=PHASES,
-        reasons=tuple(Reason),
+        words=WORDS,
+        first=page.offset,
         sorts=SORTS,
         sizes=SIZES,
         here=_address(tenant, query, cursor=query.cursor),
         next_url=_address(tenant, query, cursor=page.next_cursor) if page.next_cursor else None,
         first_url=_address(tenant, query) if query.cursor else None,
+        previous_url=None if page.previous_cursor is None else _address(tenant, query, cursor=page.previous_cursor),
         live_url=_address(tenant, query, cursor=query.cursor, tail="clusters/live"),
     )
 

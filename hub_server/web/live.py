@@ -1,9 +1,10 @@
 """The streams behind pages that stay open: server-sent events that carry fragments made by the same templates.
 
 A stream wakes up for what `services.live` tells and renders again the parts that it concerns; a part that came out the
-same is not sent. Every five seconds it also says when each row was seen, and notices what only time changes. An unnamed
-event holds `<hx-partial>` elements that htmx puts in place; the event `seen` holds times for the page's script. Where
-the browser missed more than the hub remembers, it is told to load the page again; where its session ended, `ended`.
+same is not sent. Every five seconds it also says when each row was seen, notices what only time changes, and beats. An
+unnamed event holds `<hx-partial>` elements that htmx puts in place; the event `seen` holds times for the page's
+script. Where the browser missed more than the hub remembers, it is told to load the page again; where its session
+ended, `ended`.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ class Pen:
         """Say that nobody may see this any more: the page then leads to sign-in, or to what the hub says of it now."""
         await self.message(why, event="ended")
 
-    async def comment(self) -> None:
-        """Keep the connection from looking idle."""
-        await self._write(":\n\n")
+    async def beat(self) -> None:
+        """Say that the connection is alive: a page that hears nothing for three of these tells its reader."""
+        await self.message("", event="beat")
 
     async def _write(self, text: str) -> None:
         await self.send({"type": "http.response.body", "body": text.encode(), "more_body": True})
@@ -91,7 +92,8 @@ class Stream(Response):
         super().__init__(None, 200, {**render.HEADERS, "X-Accel-Buffering": "no"}, "text/event-stream")
         del self.headers["content-length"]
         self.visit, self.tenant_id, self.react, self.beat = visit, tenant_id, react, beat
-        last = visit.request.headers.get("Last-Event-ID", "")
+        # The page itself says up to where it knows; what happened before its stream was open comes first.
+        last = visit.request.headers.get("Last-Event-ID", "") or visit.asked("since")
         self.last_id = digits("Last-Event-ID", last, 0, 10**18) if last else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,15 +115,15 @@ class Stream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _serve(self, pen: Pen) -> None:
-        pen.last_id = self.last_id or 0
         live = self.visit.services.live
+        pen.last_id = live.last_id if self.last_id is None else self.last_id
         one_at_a_time = trio.Lock()
 
         async def look() -> None:
             while True:
                 async with one_at_a_time:
                     await self.react(pen, None)
-                    await pen.comment()
+                    await pen.beat()
                 await trio.sleep(self.beat)
 
         async with (

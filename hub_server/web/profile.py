@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from hub_server.domain.errors import Invalid, NotFound, TooMany, Unauthenticated
+from hub_server.domain.errors import Invalid, TooMany, Unauthenticated
 from hub_server.web.site import Visit, see_other
 
 
@@ -14,12 +14,9 @@ async def show(visit: Visit) -> Response:
 
 
 async def _page(visit: Visit, *, errors: dict[str, str], status: int = 200) -> Response:
-    tenants = await visit.services.tenants.list(visit.actor)
-    if not tenants:
-        raise NotFound("your account belongs to no tenant yet: ask an administrator to add you")
     sessions = await visit.services.accounts.sessions(visit.actor)
     context = await visit.frame(
-        tenants[0], "profile", sessions=sessions, errors=errors, saved=visit.asked("saved") == "1"
+        await visit.some_tenant(), "profile", sessions=sessions, errors=errors, saved=visit.asked("saved") == "1"
     )
     return await visit.page("profile.html", context, status)
 

@@ -6,6 +6,7 @@ The hub never applies it: the page prints what to run, and *Check* asks the API 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -35,10 +36,17 @@ async def settings(visit: Visit) -> Response:
         page_of="clusters",
         may_manage=visit.actor.may(tenant.id, Right.MANAGE),
         rows=page.items,
-        next_cursor=page.next_cursor,
         search=query.search,
+        first=page.offset,
+        total=page.total,
+        previous_url=None if page.previous_cursor is None else _list_address(query.search, page.previous_cursor),
+        next_url=_list_address(query.search, page.next_cursor) if page.next_cursor else None,
     )
     return await visit.page("settings.html", context)
+
+
+def _list_address(search: str, cursor: str) -> str:
+    return "?" + urlencode({name: value for name, value in (("q", search), ("cursor", cursor)) if value})
 
 
 async def show(visit: Visit) -> Response:

@@ -170,9 +170,9 @@ def at_tag(at: float, style: str = "full") -> Markup:
     """A time that stands still."""
     styles: dict[str, Callable[[float], str]] = {
         "full": full,
-        "clock": clock,
-        "hour": hour,
-        "minute": lambda at: moment(at).strftime("%d %b %H:%M"),
+        "clock": lambda at: f"{clock(at)} UTC",
+        "hour": hour,  # its reader says the zone, once for a span
+        "minute": lambda at: moment(at).strftime("%d %b %H:%M UTC"),
     }
     words = styles[style](at)
     return Markup(f'<time datetime="{iso(at)}" title="{full(at)}">{words}</time>')

@@ -9,11 +9,11 @@ from starlette.types import Scope
 
 from hub_server.services import Services
 from hub_server.web import alerts, channels, cluster, clusters, profile, rbac, render, sign_in, wizard
-from hub_server.web.site import Handler, handle
+from hub_server.web.site import Handler, Visit, handle, see_other
 
 READ: tuple[tuple[str, Handler], ...] = (
     ("/", clusters.home),
-    ("/t/{tenant}", clusters.home),
+    ("/t/{tenant}", clusters.of_tenant),
     ("/t/{tenant}/clusters", clusters.show),
     ("/t/{tenant}/clusters/live", clusters.stream),
     ("/t/{tenant}/clusters/add", wizard.show_form),
@@ -56,6 +56,29 @@ ACT: tuple[tuple[str, Handler], ...] = (
     ("/profile/sessions/{session_id}/end", profile.end_session),
 )
 
+# Of addresses that only take forms: the page where the form is, for whoever comes with a GET (a reload, "next").
+PAGES: tuple[tuple[str, str], ...] = (
+    ("/sign-out", "/"),
+    ("/t/{tenant}/alerts/{alert_id}/acknowledge", "/t/{tenant}/alerts"),
+    ("/t/{tenant}/settings/channels/{channel_id}/test", "/t/{tenant}/settings/channels"),
+    ("/t/{tenant}/settings/channels/{channel_id}/delete", "/t/{tenant}/settings/channels"),
+    ("/clusters/{cluster_id}/invite", "/clusters/{cluster_id}/join"),
+    ("/clusters/{cluster_id}/invite/revoke", "/clusters/{cluster_id}/join"),
+    ("/clusters/{cluster_id}/rbac/check", "/clusters/{cluster_id}/rbac"),
+    ("/clusters/{cluster_id}/accept", "/clusters/{cluster_id}/settings"),
+    ("/clusters/{cluster_id}/delete", "/clusters/{cluster_id}/settings"),
+    ("/clusters/{cluster_id}/kubeconfigs/{kubeconfig_id}/revoke", "/clusters/{cluster_id}/kubeconfigs"),
+    ("/profile/password", "/profile"),
+    ("/profile/sessions/{session_id}/end", "/profile"),
+)
+
+
+def _leading_to(page: str) -> Handler:
+    async def lead(visit: Visit) -> Response:
+        return see_other(page.format_map(visit.request.path_params))
+
+    return lead
+
 
 class _Kept(StaticFiles):
     """Files whose address carries their fingerprint: browsers may keep them for ever."""
@@ -77,4 +100,5 @@ def routes(services: Services) -> list[BaseRoute]:
         Route("/sign-in", sign_in.submit(services), methods=["POST"]),
         *(Route(path, handle(services, handler), methods=["GET"]) for path, handler in READ),
         *(Route(path, handle(services, handler), methods=["POST"]) for path, handler in ACT),
+        *(Route(path, handle(services, _leading_to(page)), methods=["GET"]) for path, page in PAGES),
     ]

@@ -10,15 +10,10 @@ from starlette.responses import Response
 from hub_server.auth.cookies import DEVICE_COOKIE, clear_session, set_device, set_session
 from hub_server.domain.errors import Invalid, TooMany, Unauthenticated, Unavailable
 from hub_server.services import Services
-from hub_server.web import render
-from hub_server.web.site import Visit, is_from_here, read_form, safe_next, see_other
+from hub_server.web.kept import Kept
+from hub_server.web.site import Visit, again_page, is_from_here, read_form, safe_next, see_other, sign_in_page
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def _form(services: Services, *, next: str, email: str = "", error: str = "", status: int = 200) -> Response:
-    context = {"now": services.now(), "next": next, "email": email, "error": error}
-    return render.answer(render.whole("sign_in.html", context), status)
 
 
 def show(services: Services) -> Endpoint:
@@ -28,7 +23,7 @@ def show(services: Services) -> Endpoint:
         address = safe_next(request.query_params.get("next", "/"))
         if getattr(request.state, "actor", None) is not None:
             return see_other(address)
-        return _form(services, next=address)
+        return sign_in_page(services, next=address)
 
     return endpoint
 
@@ -40,11 +35,11 @@ def submit(services: Services) -> Endpoint:
         try:
             form = await read_form(request)
         except Invalid as refusal:
-            return _form(services, next="/", error=refusal.detail, status=refusal.status)
+            return sign_in_page(services, next="/", error=refusal.detail, status=refusal.status)
         email, password = str(form.get("email", "")).strip(), str(form.get("password", ""))
-        address = safe_next(str(form.get("next", "/")))
+        address, kept = safe_next(str(form.get("next", "/"))), Kept.read(str(form.get("kept", "")))
         if not is_from_here(request):
-            return _form(services, next=address, email=email, error="Send the form from this page.", status=403)
+            return sign_in_page(services, next=address, email=email, error="Send the form from this page.", status=403)
         try:
             signed_in = await services.accounts.sign_in(
                 email,
@@ -55,11 +50,16 @@ def submit(services: Services) -> Endpoint:
                 request_id=str(getattr(request.state, "request_id", "")),
             )
         except (Unauthenticated, TooMany, Unavailable) as refusal:
-            answer = _form(services, next=address, email=email, error=refusal.detail, status=refusal.status)
+            answer = sign_in_page(
+                services, next=address, email=email, error=refusal.detail, kept=kept, status=refusal.status
+            )
             if isinstance(refusal, (TooMany, Unavailable)):
                 answer.headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
             return answer
-        answer = see_other("/profile" if signed_in.actor.must_change_password else address)
+        if kept is not None and safe_next(kept.action) == kept.action and not signed_in.actor.must_change_password:
+            answer = again_page(services, signed_in.actor, kept, next=address)
+        else:
+            answer = see_other("/profile" if signed_in.actor.must_change_password else address)
         set_session(answer, signed_in.cookie)
         set_device(answer, signed_in.device)
         return answer

@@ -156,5 +156,5 @@ async def test_the_wizard_can_be_left_and_found_again(tmp_path: Path, state: str
             await post(client, whole, f"/clusters/{cluster_id}/invite/revoke")
         text = await get(client, f"/clusters/{cluster_id}/join")
         assert "dle_" not in text
-        assert ("The command was shown once" if state == "pending" else "was withdrawn") in text
+        assert ("The command is shown only once" if state == "pending" else "was withdrawn") in text
         assert "The token has not been used yet" in text or "withdrawn before it was used" in text

@@ -88,10 +88,10 @@ async def test_the_list_in_words(tmp_path: Path) -> None:
         }
         assert len(rows) == len(ids)
         for name, words in {
-            "acme-eu-prod": r"^connected for 3 d acme-eu-prod 100\.64\.0\.2 5/5 v1\.36\.3 \d+ s \d+ s$",
+            "acme-eu-prod": r"^connected for 3 d acme-eu-prod 100\.64\.0\.2 5/5 v1\.36\.3 1\.0\.0 \d+ s \d+ s$",
             "acme-us-prod": r"^disconnected 4 min the edge fell silent without a goodbye · alert in 1\d min acme-us",
             "acme-asia": r"^reconnecting 1\d s the edge fell silent",
-            "lab": r"^awaiting handshake invite expires in 59:\d\d lab( \u2013){5}$",
+            "lab": r"^awaiting handshake invite expires in 59:\d\d lab( \u2013){6}$",
             "lab-udp": r"^awaiting handshake the token was redeemed, but no WireGuard packet has arrived",
             "lab-expired": r"^awaiting handshake the token was not used within its hour",
             "edge-blind": r"^connected for 3 d tunnel up, API server unreachable from the edge pod: ECONNREFUSED",
@@ -171,7 +171,7 @@ async def test_waiting_has_words_for_each_length(tmp_path: Path) -> None:
 
         row = rows[ids["lab-udp"]]
         assert "The token was redeemed, but no WireGuard packet has arrived." in await waiting("lab-udp")
-        row.redeemed_at = now - 200
+        row.redeemed_at, row.invited_at = now - 200, now - 300
         assert "Look whether the cluster may send UDP to" in await waiting("lab-udp")
         row.first_packet_at = now - 130
         text = await waiting("lab-udp")

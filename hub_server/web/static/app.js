@@ -40,36 +40,171 @@
     }
     tick();
   });
-  // The browser missed more than the hub remembers, or what it shows is gone; a form on its way (a deletion) goes first.
+
+  // --- what a page holds that must not be lost: what was typed, and what is shown only once ------------------------
+  const TYPED = "input:not([type=hidden]), select, textarea";
+  const is_typed = (field) =>
+    field.matches("[type=checkbox], [type=radio]")
+      ? field.checked !== field.defaultChecked
+      : field.tagName === "SELECT"
+        ? [...field.options].some((option) => option.selected !== option.defaultSelected && $$("[selected]", field).length)
+        : field.value !== field.defaultValue;
+  const typed = () => $$(TYPED, $("main") || document).filter((field) => field.name && field.type !== "search" && is_typed(field));
+  const holds = () => typed().length > 0 || $("#command, #secret, #output") !== null;
+
   let is_leaving = false;
   addEventListener("beforeunload", () => {
     is_leaving = true;
     setTimeout(() => (is_leaving = false), 5000); // a download leaves nowhere
   });
-  document.addEventListener("reload", () => is_leaving || location.reload());
+  // Go there, or say so and leave the moment to the reader, whose work would be lost.
+  const leave = (address, text, word) => {
+    if (is_leaving) return;
+    if (!holds()) return address ? location.assign(address) : location.reload();
+    const note = $("#left");
+    $("span", note).textContent = text;
+    $("a", note).textContent = word;
+    $("a", note).href = address || location.href;
+    note.hidden = false;
+  };
+  // The browser missed more than the hub remembers, or what it shows is gone.
+  document.addEventListener("reload", () => leave("", "Something changed that this page does not show yet.", "Load it again"));
   // Nobody may see this page any more: the hub leads to sign-in and back, or says what is left.
   document.addEventListener("ended", () => {
-    if (is_leaving) return;
     const here = location.pathname + location.search;
-    location.assign(`/sign-in?next=${encodeURIComponent(here)}`);
+    leave(`/sign-in?next=${encodeURIComponent(here)}`, "Your session has ended; what you typed can still be sent, after you signed in.", "Sign in");
   });
-  let lost_timer = 0;
+
+  // What was typed survives a reload, passwords aside; a form that was sent has nothing left to survive.
+  const draft = `daalu-draft ${location.pathname}`;
+  addEventListener("pagehide", () => {
+    const fields = typed().filter((field) => field.type !== "password" && field.id && !is_sent.has(field.form));
+    if (!fields.length) return sessionStorage.removeItem(draft);
+    const values = fields.map((field) => [field.id, field.type === "checkbox" ? field.checked : field.value]);
+    sessionStorage.setItem(draft, JSON.stringify(values));
+  });
+  const is_sent = new WeakSet();
+  const [arrival] = performance.getEntriesByType("navigation");
+  if (arrival && arrival.type !== "navigate") {
+    for (const [id, value] of JSON.parse(sessionStorage.getItem(draft) || "[]")) {
+      const field = document.getElementById(id);
+      if (field && field.type === "checkbox") field.checked = value;
+      else if (field && field.matches(TYPED)) field.value = value;
+    }
+  }
+  sessionStorage.removeItem(draft);
+
+  // --- the stream: it beats every five seconds, and whoever hears nothing for three beats is told ------------------
+  const QUIET = 16000, STREAM = "[hx-sse\\:connect]";
+  let heard = performance.now(), tried = 0, connection = null, lost_timer = 0;
   const lost = (is) => {
     const note = $("#lost");
+    if (!note) return;
     clearTimeout(lost_timer);
     if (!is) note.hidden = true;
     else if (note.hidden) {
-      const since = new Date(Date.now() + skew).toISOString();
-      lost_timer = setTimeout(() => { // a stream that is back within two seconds is no news
-        $("time", note).dateTime = since;
+      $("time", note).dateTime = new Date(Date.now() + skew - (performance.now() - heard)).toISOString();
+      const show = () => {
         note.hidden = false;
         tick();
-      }, 2000);
+      };
+      lost_timer = setTimeout(show, is === "quiet" ? 0 : 2000); // a stream that is back within two seconds is no news
     }
+  };
+  const hear = () => {
+    heard = performance.now();
+    lost(false);
   };
   document.addEventListener("htmx:sse:error", () => lost(true));
   document.addEventListener("htmx:sse:before:connection", (event) => event.detail.connection.attempt > 0 && lost(true));
-  document.addEventListener("htmx:sse:after:connection", () => lost(false));
+  document.addEventListener("htmx:sse:before:message", hear);
+  document.addEventListener("htmx:sse:after:connection", (event) => {
+    connection = event.detail.connection;
+    hear();
+  });
+  document.addEventListener("visibilitychange", () => (heard = performance.now())); // hidden pages hear nothing
+  setInterval(() => {
+    const stream = $(STREAM), now = performance.now();
+    if (!stream || document.hidden || now - heard < QUIET) return;
+    lost("quiet");
+    if (now - tried < QUIET) return;
+    tried = now;
+    if (connection?.reader) connection.reader.cancel(); // it connects again
+    else if (!stream._htmx?.sse) htmx.ajax("GET", stream.getAttribute("hx-sse:connect"), { source: stream, timeout: QUIET });
+  }, 1000);
+
+  // --- requests of this page: what is waited for, and what failed --------------------------------------------------
+  const fail = (text) => {
+    const note = document.createElement("div"), words = document.createElement("p");
+    note.className = "note bad";
+    words.textContent = text;
+    note.append(words);
+    $("#failed").replaceChildren(note);
+  };
+  const is_stream = (element) => !element || element.matches(STREAM);
+  const UNKNOWN = "The hub does not answer: whether that was done is not known. What you typed is still here: try again in a moment.";
+  let waiting_timer = 0;
+  document.addEventListener("htmx:before:request", (event) => {
+    if (is_stream(event.detail.ctx.sourceElement)) return;
+    $("#failed").replaceChildren();
+    const since = new Date(Date.now() + skew).toISOString();
+    clearTimeout(waiting_timer);
+    waiting_timer = setTimeout(() => {
+      $("#waits time").dateTime = since;
+      $("#waits").hidden = false;
+      tick();
+    }, 2000);
+  });
+  document.addEventListener("htmx:finally:request", (event) => {
+    if (is_stream(event.detail.ctx.sourceElement)) return;
+    clearTimeout(waiting_timer);
+    $("#waits").hidden = true;
+  });
+  document.addEventListener("htmx:error", (event) => {
+    const context = event.detail.ctx;
+    if (!context || is_stream(context.sourceElement)) return;
+    fail(context.request.method === "GET" ? "The hub does not answer: what is shown is not what you asked for. Try again in a moment." : UNKNOWN);
+  });
+  // The session is gone: the form is sent once more without htmx, and the hub answers with a page that keeps it.
+  document.addEventListener("htmx:before:response", (event) => {
+    const { sourceElement, response } = event.detail.ctx;
+    if (response.status !== 401 || response.raw.headers.has("HX-Redirect") || sourceElement.tagName !== "FORM") return;
+    event.preventDefault();
+    HTMLFormElement.prototype.submit.call(sourceElement);
+  });
+  // A second click on its way changes nothing.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "post" || form.hasAttribute("hx-post") || form.dataset.download) return;
+    if (is_sent.has(form)) return event.preventDefault();
+    is_sent.add(form);
+    setTimeout(() => is_sent.delete(form), 10000);
+  });
+  // A file comes without a new page: save it, then show the page that has its row.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (!form.dataset.download) return;
+    event.preventDefault();
+    const button = $("button:not([type=button])", form);
+    if (button.disabled) return;
+    button.disabled = true;
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+      const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") || "");
+      if (!name) return HTMLFormElement.prototype.submit.call(form); // a refusal is a page
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await answer.blob());
+      link.download = name[1];
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+      form.reset();
+      await htmx.ajax("GET", form.dataset.download, { target: "#main", swap: "innerHTML" });
+    } catch {
+      fail(UNKNOWN);
+    } finally {
+      button.disabled = false;
+    }
+  });
 
   // --- copy ---------------------------------------------------------------------------------------------------
   const say = (text) => {
