@@ -293,6 +293,9 @@ class Cluster:
             await call.fail(404, "NotFound", "the server could not find the requested resource")
             return
         kind, namespace, name = found
+        if namespace in _HOSTILE:
+            await call.send_octets(200, _HOSTILE[namespace])
+            return
         if call.method != "GET":
             account = "system:serviceaccount:daalu-edge:daalu-edge"
             verb = {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(call.method, "delete")
@@ -401,7 +404,10 @@ class _Call:
 
     async def send(self, status: int, document: dict[str, Any]) -> None:
         """All of it."""
-        octets = json.dumps(document).encode()
+        await self.send_octets(status, json.dumps(document).encode())
+
+    async def send_octets(self, status: int, octets: bytes) -> None:
+        """All of it, whatever it is."""
         await self.begin(status, "application/json", len(octets))
         await self.piece(octets)
         await self.end()
@@ -486,6 +492,16 @@ def _is_selected(one: dict[str, Any], words: dict[str, str]) -> bool:
     return True
 
 
+# Namespaces that answer as a hostile cluster would, for `python -m benchmarks hub --parts panel`: one wide cell beside
+# many rows, small values without number, pages without end, text that is large and means nothing.
+_HOSTILE: Final = {
+    "hostile-cell": b'{"kind":"Table","columnDefinitions":[{"name":"A"},{"name":"B"}],"rows":[{"cells":["'
+    + b"x" * 900_000 + b'","y"]}' + b',{"cells":["a","b"]}' * 40_000 + b"]}",
+    "hostile-lists": b'{"kind":"Table","rows":[' + b"[]," * 1_300_000 + b"[]]}",
+    "hostile-objects": b'{"kind":"Table","rows":[' + b'{"a":{}},' * 110_000 + b"{}]}",
+    "hostile-pages": b'{"kind":"Table","metadata":{"continue":"x"},"columnDefinitions":[],"rows":[]}',
+    "hostile-text": b"[" * 4_000_000,
+}  # fmt: skip
 # What the demonstration may do, for `auth can-i --list`.
 _RULES: Final = {
     "apiVersion": "authorization.k8s.io/v1",

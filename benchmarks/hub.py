@@ -8,6 +8,7 @@ What the hub itself costs is the time of its process; everything else is what a 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -28,7 +30,7 @@ from benchmarks.report import Progress
 from benchmarks.samples import OURS, Result
 
 _TICK: Final = os.sysconf("SC_CLK_TCK")
-PARTS: Final = ("proxy", "logs", "streams", "pages", "live", "edges")
+PARTS: Final = ("proxy", "logs", "streams", "pages", "live", "panel", "edges")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +116,16 @@ class Stage:
         found = re.search(r"VmRSS:\s+(\d+)", text)
         assert found is not None
         return int(found[1]) / 1024
+
+    def memory_with_children(self, name: str) -> float:
+        """Megabytes that it and the processes of its own hold."""
+        total = self.memory(name)
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                text = status.read_text()
+                found = re.search(rf"^PPid:\t{self.processes[name]}$.*^VmRSS:\s+(\d+)", text, re.M | re.S)
+                total += int(found[1]) / 1024 if found else 0
+        return total
 
     def descriptors(self, name: str) -> int:
         """Files and sockets that it has open."""
@@ -235,6 +247,50 @@ def live(stage: Stage, result: Result, options: argparse.Namespace) -> None:
         row.add(OURS, _percentile(times, 0.95) * 1000)
 
 
+def panel(stage: Stage, result: Result, options: argparse.Namespace) -> None:
+    """Lines whose answers are hostile, one after the other, and what others see of them meanwhile."""
+    client = stage.kubectl()
+    alone = result.row("panel_alone", "proxied get alone, p95", "ms", is_more_better=False)
+    beside = result.row(
+        "panel_beside", "proxied get beside hostile lines of the panel, p95", "ms", is_more_better=False
+    )
+    grown = result.row("panel_memory", "the hub and its workers over the hub before, peak", "MB", is_more_better=False)
+
+    def p95(is_over: threading.Event | None) -> float:
+        times: list[float] = []
+        while len(times) < options.requests or (is_over is not None and not is_over.is_set()):
+            begin = time.perf_counter()
+            client.get(f"{stage.prefix}/api/v1/nodes")
+            times.append(time.perf_counter() - begin)
+        return _percentile(times, 0.95) * 1000
+
+    def lines(is_over: threading.Event) -> None:
+        for name in ("cell", "lists", "objects", "text", "pages"):
+            for verb in ("get pods", "get pods -o yaml", "describe pods"):
+                if name != "pages" or verb == "get pods":
+                    line = f"{verb} -n hostile-{name}"
+                    stage.operator.call("POST", f"/v1/clusters/{stage.cluster_id}/panel", line=line)
+        is_over.set()
+
+    def watch(is_over: threading.Event, peak: list[float]) -> None:
+        while not is_over.wait(0.02):
+            peak.append(stage.memory_with_children("hub"))
+
+    for _ in range(options.rounds):
+        alone.add(OURS, p95(None))
+        is_over, peak, before = threading.Event(), [0.0], stage.memory("hub")
+        threads = [
+            threading.Thread(target=lines, args=(is_over,)),
+            threading.Thread(target=watch, args=(is_over, peak)),
+        ]
+        for thread in threads:
+            thread.start()
+        beside.add(OURS, p95(is_over))
+        for thread in threads:
+            thread.join()
+        grown.add(OURS, max(peak) - before)
+
+
 def edges(stage: Stage, result: Result, options: argparse.Namespace) -> None:
     """Edges with real joins, handshakes and heartbeats: what the hub spends on them once they are connected."""
     words = [sys.executable, "-m", "benchmarks.edges", stage.url, str(stage.ca), str(options.edges)]
@@ -268,4 +324,12 @@ def _connected(stage: Stage) -> int:
     return int(found)
 
 
-_PARTS: Final = {"proxy": proxy, "logs": logs, "streams": streams, "pages": pages, "live": live, "edges": edges}
+_PARTS: Final = {
+    "proxy": proxy,
+    "logs": logs,
+    "streams": streams,
+    "pages": pages,
+    "live": live,
+    "panel": panel,
+    "edges": edges,
+}

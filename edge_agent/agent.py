@@ -23,7 +23,7 @@ from edge_agent.apiproxy import ApiProxy
 from edge_agent.contract import HubConfig
 from edge_agent.control import BEAT_PORT, Beats, Control, beat_interval, say_goodbye
 from edge_agent.facts import ApiState, Facts
-from edge_agent.foreign import ForeignError
+from edge_agent.foreign import ForeignError, iso
 from edge_agent.health import serve_health
 from edge_agent.kube import EDGE_TOKEN_REFUSED, TOKEN_REFUSED, Kube, KubeError, Unreachable
 from edge_agent.nodes import NodeTable, follow_nodes
@@ -418,11 +418,7 @@ class Agent:
 
 
 def _at(moment: float | None) -> str:
-    import datetime
-
-    if moment is None:
-        return ""
-    return f" at {datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec='seconds')}"
+    return "" if moment is None else f" at {iso(moment)}"
 
 
 def _addresses_of(config: HubConfig) -> tuple[str | None, ...]:

@@ -60,8 +60,10 @@ Prints one line. Exit codes:
 examples:
   kubectl -n daalu-edge exec deploy/daalu-edge -- daalu-edge doctor
       in the running pod: every hop
-  daalu-edge doctor --hub-url https://hub.daalu.io
-      before an installation: name, port, certificate and clock
+  kubectl run daalu-doctor --rm -i --restart=Never --image=ghcr.io/daalu/daalu-edge:0.1.0 \\
+      -- doctor --hub-url https://hub.daalu.io
+      before an installation, from inside the cluster: name, port, certificate, clock, and a WireGuard handshake
+      over UDP with a key made for it: answered, refused, or no answer; $DAALU_HUB_CA_PEM for a hub of a private CA
 
 One line per hop: `ok`, `FAIL` with what mends it, or `-` where it cannot be asked. Exit codes: 0 no hop fails, 1 one
 does, 2 a setting is wrong.

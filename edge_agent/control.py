@@ -55,7 +55,7 @@ _REFUSED_PAUSE: Final = 60.0
 def beat_interval(settings: Settings, config: HubConfig) -> float:
     """Seconds between heartbeats: the chart's where it departs from the default, else the hub's."""
     if settings.heartbeat != 5 or config.heartbeat is None:
-        return float(settings.heartbeat)
+        return settings.heartbeat * 1.0
     return config.heartbeat
 
 

@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import urllib.parse
+from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 import h11
@@ -22,7 +23,18 @@ import trio
 
 from edge_agent.tls import TlsStream, client_context
 
-__all__ = ["DEAD_AFTER", "Origin", "Proxy", "bypasses", "cause_of", "dial", "open_stream", "proxy_of", "watch_over"]
+__all__ = [
+    "DEAD_AFTER",
+    "Origin",
+    "Proxy",
+    "bypasses",
+    "cause_of",
+    "dial",
+    "dial_from",
+    "open_stream",
+    "proxy_of",
+    "watch_over",
+]
 
 _IDLE, _INTERVAL, _PROBES = 5, 3, 3
 # Seconds after which a silent peer counts as gone, whether something was sent to it or not.
@@ -53,18 +65,39 @@ class Origin(NamedTuple):
 # --- sockets ---------------------------------------------------------------------------------------------------------
 
 
-async def dial(host: str, port: int, *, local_address: str | None = None) -> trio.SocketStream:
+async def dial(host: str, port: int) -> trio.SocketStream:
     """Connect; the socket notices a peer that is gone.
-
-    Args:
-        host: name or address.
-        port: of it.
-        local_address: of ours, None for whatever the routes say.
 
     Raises:
         OSError: with an errno, gaierror for a name without address.
     """
-    stream = await trio.open_tcp_stream(host, port, local_address=local_address)
+    return _watched(await trio.open_tcp_stream(host, port))
+
+
+async def dial_from(address: str, host: str, port: int, *, bound: Callable[[int], None]) -> trio.SocketStream:
+    """Connect from an address of ours to one of IPv4.
+
+    Args:
+        address: ours.
+        host: an address.
+        port: of it.
+        bound: told our port before anything is sent from it.
+
+    Raises:
+        OSError: with an errno.
+    """
+    one = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        await one.bind((address, 0))
+        bound(one.getsockname()[1])
+        await one.connect((host, port))
+    except BaseException:
+        one.close()
+        raise
+    return _watched(trio.SocketStream(one))
+
+
+def _watched(stream: trio.SocketStream) -> trio.SocketStream:
     watch_over(stream.socket)
     # Something that is sent and never acknowledged would be tried again for a quarter of an hour.
     stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER * 1000)

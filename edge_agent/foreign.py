@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["LATEST", "Document", "ForeignError", "cleaned", "digits", "http_date", "moment", "octets_of_base64"]
+__all__ = ["LATEST", "Document", "ForeignError", "cleaned", "digits", "http_date", "iso", "moment", "octets_of_base64"]
 
 LATEST: Final = 253_402_300_799.0  # the last second of the year 9999, beyond which no calendar of Python goes
 DEPTH: Final = 64  # of documents: Kubernetes' deepest stay below
@@ -93,6 +93,11 @@ def http_date(text: str | None) -> float | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return at if 0 <= at <= LATEST else None
+
+
+def iso(at: float) -> str:
+    """Unix seconds that were checked, as RFC 3339 in UTC."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
 
 
 def cleaned(value: str, most: int) -> str:

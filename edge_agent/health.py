@@ -47,7 +47,7 @@ def metrics_of(facts: Facts) -> str:
     """Prometheus' text format."""
     values: dict[str, float | None] = {
         "daalu_edge_info": 1,
-        "daalu_edge_connected": int(facts.is_seen),
+        "daalu_edge_connected": 1 if facts.is_seen else 0,
         "daalu_edge_last_seen_age_seconds": facts.seen_ago(),
         "daalu_edge_handshake_age_seconds": facts.handshake_age(),
         "daalu_edge_handshakes_total": facts.handshakes,
@@ -56,7 +56,7 @@ def metrics_of(facts: Facts) -> str:
         "daalu_edge_mtu_octets": facts.mtu,
         "daalu_edge_received_octets_total": facts.rx_bytes,
         "daalu_edge_sent_octets_total": facts.tx_bytes,
-        "daalu_edge_api_reachable": int(facts.api.state == "ok"),
+        "daalu_edge_api_reachable": 1 if facts.api.state == "ok" else 0,
         "daalu_edge_streams": facts.streams,
         "daalu_edge_requests_total": facts.requests,
         "daalu_edge_clock_skew_seconds": facts.clock_skew or 0,

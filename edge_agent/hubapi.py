@@ -1,4 +1,4 @@
-"""The hub over HTTPS: `POST /v1/edge/bootstrap` and `/v1/edge/self`, and what its answers mean.
+"""The hub over HTTPS: `POST /v1/edge/bootstrap`, `/self` and `/probe`, and what its answers mean.
 
 Every way to fail is one row of a table: exit code, cause, remedy, and whether another try may help. Bodies are never
 logged. The hub is trusted for its WireGuard key, which the token carries; TLS is verified on top of that, always.
@@ -13,13 +13,13 @@ import os
 import socket
 import ssl
 import urllib.parse
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import h11
 import trio
 
 from edge_agent import __version__
-from edge_agent.contract import PROTOCOL, Exchange, HubConfig, Token, encode_key
+from edge_agent.contract import PROTOCOL, Exchange, HubConfig, Token, canonical_key, encode_key
 from edge_agent.dial import Origin, Proxy, ProxyRefused, bypasses, cause_of, proxy_of
 from edge_agent.foreign import Document, ForeignError, digits, http_date
 from edge_agent.http import Answer, open_connection
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from edge_agent.settings import Settings
 
-__all__ = ["CAUSES", "Cause", "HubApi", "Joined", "SelfState", "Stop", "stop_of"]
+__all__ = ["CAUSES", "Cause", "HubApi", "Joined", "Probe", "SelfState", "Stop", "stop_of"]
 
 _TIMEOUT: Final = 30.0
 _MOST: Final = 65536
@@ -145,8 +145,20 @@ class SelfState:
     config: HubConfig | None
 
 
+class Probe(NamedTuple):
+    """Where a handshake is answered for a minute.
+
+    Attributes:
+        hub_key: of the hub, 32 octets.
+        endpoints: `host:port` each.
+    """
+
+    hub_key: bytes
+    endpoints: tuple[str, ...]
+
+
 class HubApi:
-    """The three requests an edge may make without a tunnel; each has a fresh connection and a fresh nonce.
+    """The four requests an edge may make without a tunnel; each has a fresh connection and a fresh nonce.
 
     Attributes:
         clock_skew: seconds that our clock is ahead of the hub's, as of its last answer; None where it did not say.
@@ -230,6 +242,20 @@ class HubApi:
         except ValueError as problem:
             raise Stop("unexpected_answer", str(problem)) from None
 
+    async def probe(self, public_key: bytes) -> Probe:
+        """Ask for a handshake with a key that no hub knows, to see whether UDP gets there and back.
+
+        Raises:
+            Stop: likewise; `unexpected_answer` from a hub that is too old for it.
+        """
+        answer = await self._post("/v1/edge/probe", {"pubkey": encode_key(public_key)})
+        try:
+            document = Document.parse(answer.body, _MOST)
+            endpoints = document.texts("endpoints", most=300)[:16]
+            return Probe(canonical_key(document.octets("pubkey", length=32)), endpoints)
+        except ForeignError as problem:
+            raise Stop("unexpected_answer", str(problem)) from None
+
     def proxy(self) -> Proxy | None:
         """The proxy on the way to the hub, of HTTPS_PROXY and NO_PROXY; None where the hub is dialled itself.
 
@@ -258,6 +284,11 @@ class HubApi:
                 context.load_verify_locations(self._settings.hub_ca)
             except (OSError, ssl.SSLError) as problem:
                 raise Stop("bad_setting", f"--hub-ca {self._settings.hub_ca}: {problem}") from None
+        if self._settings.hub_ca_pem:
+            try:
+                context.load_verify_locations(cadata=self._settings.hub_ca_pem)
+            except (ValueError, ssl.SSLError) as problem:
+                raise Stop("bad_setting", f"--hub-ca-pem: {problem}") from None
         return Origin(self._host, self._port, context)
 
     async def _post(self, path: str, document: dict[str, Any]) -> Answer:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import ssl
 import urllib.parse
@@ -109,7 +110,7 @@ class Kube:
         self._tls: ssl.SSLContext | None = None
         self._tls_stamp: tuple[float, ...] = ()
         self._token = ""
-        self._token_read_at = float("-inf")
+        self._token_read_at = -math.inf
         self._idle: list[Connection] = []
 
     @property
@@ -153,7 +154,7 @@ class Kube:
 
     def forget_token(self) -> None:
         """Read the token anew before the next request: it was refused."""
-        self._token_read_at = float("-inf")
+        self._token_read_at = -math.inf
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

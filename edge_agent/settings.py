@@ -55,6 +55,7 @@ class Setting:
 SETTINGS: Final = (
     Setting("hub-url", "DAALU_HUB_URL", "", "where the hub is, https://..."),
     Setting("hub-ca", "DAALU_HUB_CA_FILE", "", "file of certificate authorities for the hub, beside the system's"),
+    Setting("hub-ca-pem", "DAALU_HUB_CA_PEM", "", "the same as text, for `doctor` where there is no file"),
     Setting("https-proxy", "HTTPS_PROXY", "", "HTTP proxy on the way to the hub's HTTPS, http://name:password@host:port"),
     Setting("no-proxy", "NO_PROXY", "", "names, addresses and networks, with commas, that need no proxy"),
     Setting("token-file", "DAALU_TOKEN_FILE", "", "file with the bootstrap token"),
@@ -87,6 +88,8 @@ SETTINGS: Final = (
     Setting("selector", "DAALU_SELECTOR", "app.kubernetes.io/name=daalu-edge,app.kubernetes.io/component=edge",
             "labels of the edge pod, for `test`"),
     Setting("chart-version", "DAALU_CHART_VERSION", "", "version of the chart"),
+    Setting("json", "DAALU_JSON", "false", "`doctor` and `test` print one JSON object per line",
+            choices=("true", "false")),
     Setting("log-level", "DAALU_LOG_LEVEL", "info", "least important message to print",
             choices=("debug", "info", "warning", "error")),
 )  # fmt: skip
@@ -98,6 +101,7 @@ class Settings:
 
     hub_url: str = ""
     hub_ca: str = ""
+    hub_ca_pem: str = ""
     https_proxy: str = dataclasses.field(default="", repr=False)  # may hold a password
     no_proxy: str = ""
     token_file: str = ""
@@ -128,6 +132,7 @@ class Settings:
     service_account: str = "daalu-edge"
     selector: str = "app.kubernetes.io/name=daalu-edge,app.kubernetes.io/component=edge"
     chart_version: str = ""
+    json: bool = False
     log_level: str = "info"
 
     @property
@@ -142,10 +147,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         bounds = "" if row.least is None else f", {row.least} to {row.most}"
         words = "" if not row.choices else f", {' or '.join(row.choices)}"
         default = f"default {row.default}" if row.default else "no default"
+        is_truth = row.choices == ("true", "false")
         parser.add_argument(
             f"--{row.flag}",
             metavar="VALUE",
             default=None,
+            nargs="?" if is_truth else None,
+            const="true" if is_truth else None,  # `--json` alone means yes
             help=f"{row.help} (${row.variable}, {default}{bounds}{words})",
         )
 

@@ -23,7 +23,8 @@ import trio
 import wgpy
 from edge_agent import supervise
 from edge_agent.contract import why_no_hub
-from edge_agent.dial import dial, watch_over
+from edge_agent.dial import dial_from, watch_over
+from edge_agent.packetfilter import PacketFilter
 
 if TYPE_CHECKING:
     from edge_agent.contract import HubConfig
@@ -111,6 +112,7 @@ class HubTunnel:
         net: Any,
         *,
         psk: bytes = bytes(32),
+        packets: PacketFilter | None = None,
         resolve: Resolve | None = None,
         unit: Callable[[], float] = random_module.random,
     ) -> None:
@@ -123,6 +125,7 @@ class HubTunnel:
             device: the WireGuard side.
             net: the stack of `wgpy.open_tunnel`, None in tun mode.
             psk: of the hub.
+            packets: what the kernel may see in tun mode; it is told of our sockets.
             resolve: addresses of the endpoints.
             unit: numbers from 0 to 1.
         """
@@ -132,6 +135,7 @@ class HubTunnel:
         self._device = device
         self._net = net
         self._psk = psk
+        self._filter = packets or _filter_of(settings, config)
         self._resolve = resolve or globals()["resolve"]
         self._unit = unit
         self._hub = wgpy.PublicKey(config.hub_key)
@@ -153,7 +157,8 @@ class HubTunnel:
                 self.config.hub_address, port, keepalive=_WATCHED
             )
             return stream
-        return await dial(self.config.hub_address, port, local_address=self.config.address)
+        bound = self._filter.opened(self._filter.tcp_ports)
+        return await dial_from(self.config.address, self.config.hub_address, port, bound=bound)
 
     async def listen(self, port: int) -> list[Any]:
         """Listeners on our addresses of the tunnel."""
@@ -180,6 +185,7 @@ class HubTunnel:
             return
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
             await kernel.bind((self.config.address, 0))
+            self._filter.opened(self._filter.udp_ports)(kernel.getsockname()[1])
             await kernel.connect((self.config.hub_address, port))
             yield _KernelUdp(kernel)
 
@@ -369,16 +375,25 @@ async def open_hub_tunnel(
     )
     async with contextlib.AsyncExitStack() as stack:
         net = None
+        packets = _filter_of(settings, config)
         if settings.mode == "tun":
             try:
-                device = await stack.enter_async_context(wgpy.open_interface(settings.interface, interface))
+                device = await stack.enter_async_context(
+                    wgpy.open_interface(settings.interface, interface, admits=packets.admits)
+                )
             except OSError as problem:
                 facts.mode, facts.mode_reason = "userspace", problem.strerror or str(problem)
                 _log.warning("no TUN interface (%s): going on in userspace", facts.mode_reason)
         if facts.mode == "userspace":
             tunnel = await stack.enter_async_context(wgpy.open_tunnel(interface))
             device, net = tunnel.device, tunnel.net
-        yield HubTunnel(settings, config, facts, device, net, psk=identity.psk)
+        yield HubTunnel(settings, config, facts, device, net, psk=identity.psk, packets=packets)
+
+
+def _filter_of(settings: Settings, config: HubConfig) -> PacketFilter:
+    ours = [one for one in (config.address, config.address6) if one]
+    hub = [one for one in (config.hub_address, config.hub_address6) if one]
+    return PacketFilter(ours, hub, settings.proxy_port)
 
 
 def check_endpoints(settings: Settings, config: HubConfig) -> None:

@@ -10,6 +10,7 @@ is left in memory is written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -80,6 +81,8 @@ def open_store(settings: Settings) -> tuple[Database, Envelope]:
     Raises:
         OSError, ValueError: a file of the data folder cannot be used.
     """
+    if not settings.data.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "data: there is no such folder", str(settings.data))
     master = ensure_secret(settings.data / "master.key")
     database = Database(settings.database or sqlite_url(settings.database_file))
     before, after = migrate.upgrade(database)
@@ -91,7 +94,12 @@ def open_store(settings: Settings) -> tuple[Database, Envelope]:
 def _listen(address: str) -> socket.socket:
     host, port = host_and_port(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as problem:  # an errno, or that the host is no address here
+        number = problem.errno or 0
+        why = os.strerror(number) if number > 0 else problem.strerror
+        raise OSError(number, f"listen: {address}: {why}") from None
     listener.setblocking(False)
     return listener
 
@@ -101,9 +109,11 @@ def _certificate(settings: Settings) -> tuple[tls.Certificate | None, tuple[Path
     if not settings.tls:
         return None, None
     if settings.tls_cert is not None and settings.tls_key is not None:
-        ca = settings.tls_ca.read_text() if settings.tls_ca is not None else None
+        ca = tls.read_ca(settings.tls_ca) if settings.tls_ca is not None else None
         given = tls.Certificate(settings.tls_cert, settings.tls_key, ca)
         given.check()
+        for warning in given.warnings(settings.public_host):
+            _log.warning("clients will refuse the certificate in %s: %s", given.chain, warning)
         return given, None
     names = tuple(dict.fromkeys((settings.public_host, "localhost", "127.0.0.1", "::1")))
     folder = settings.data / "tls"
@@ -171,6 +181,7 @@ async def _running(
         core.wire = wire
         if not core.endpoints:
             core.endpoints = (f"{_bracketed(settings.public_host)}:{wire.port}",)
+        joining.start = lambda work, *args: supervise.start_once(nursery, "check of the way", work, *args)
         supervise.start_kept(nursery, "rows", presence.run)
         control = await supervise.start_server(nursery, "the control ports", serve_control, wire, presence)
         core.config_changed = lambda cluster_id: supervise.start_once(

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hub_server import acts
 from hub_server.store import schema
 
 HUB_CHAIN = "hub"
@@ -58,6 +59,17 @@ def append(connection: Connection, entry: Entry) -> None:
     }
     digest = _digest(head.hash, values)
     connection.execute(insert(schema.audit).values(**values, hash=digest))
+    acts.tell(
+        connection,
+        entry.action,
+        result=entry.result,
+        actor=values["actor"],
+        tenant=entry.chain,
+        cluster=entry.cluster_id,
+        target=values["target"],
+        remote=values["remote"],
+        request=values["request_id"],
+    )
     connection.execute(update(heads).where(heads.c.chain == entry.chain).values(seq=values["seq"], hash=digest))
 
 

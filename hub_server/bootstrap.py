@@ -1,4 +1,4 @@
-"""What edges ask over HTTPS before they have a tunnel: `POST /v1/edge/bootstrap` and `/v1/edge/self`.
+"""What edges ask over HTTPS before they have a tunnel: `POST /v1/edge/bootstrap`, `/v1/edge/self`, `/v1/edge/probe`.
 
 Only parses and answers; `services.joining` decides. Bodies are never logged. Every answer of ours that counts carries
 a MAC in `Daalu-Answer-Mac`, so that an edge believes the hub of its token and nobody in between.
@@ -29,7 +29,7 @@ _BODY_LIMIT: Final = 64 * 1024
 
 
 def routes(joining: Joining) -> list[BaseRoute]:
-    """The two addresses."""
+    """The three addresses."""
 
     async def bootstrap(request: Request) -> Response:
         remote = _remote(request)
@@ -38,9 +38,19 @@ def routes(joining: Joining) -> list[BaseRoute]:
     async def about(request: Request) -> Response:
         return await _answered(request, joining, has_token=False, remote=_remote(request))
 
+    async def probe(request: Request) -> Response:
+        try:
+            joining.refuse_if_too_many(_remote(request))
+            asked = await _document(request)
+            answer = joining.probe(asked.get("pubkey") if isinstance(asked, dict) else None)
+        except HubError as refusal:
+            return problem(refusal)
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
     return [
         Route("/v1/edge/bootstrap", bootstrap, methods=["POST"]),
         Route("/v1/edge/self", about, methods=["POST"]),
+        Route("/v1/edge/probe", probe, methods=["POST"]),
     ]
 
 

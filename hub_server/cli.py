@@ -1,6 +1,6 @@
 """`daalu-hub serve` and its sisters: reads the settings, runs one command, says how it ended.
 
-Exit codes: 0 done, 1 it failed (the line says why), 2 a setting or argument is wrong.
+Whatever goes wrong is one line; the codes are in `--help`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +30,12 @@ examples:
   daalu-hub create-admin ada@example.com                 another administrator, with a password printed once
   daalu-hub deactivate-account bob@example.com           ends his sessions, kubeconfigs and tokens at once
   daalu-hub settings                                     every setting: file, environment, flag, default
+
+exit codes:
+  0    done
+  1    it failed, and the line says why; verify-audit: a chain is broken
+  2    a setting or an argument is wrong, or the hub's libraries are not installed
+  130  interrupted
 """
 _SETTINGS_HELP: Final = "settings (also DAALU_HUB_<NAME>, or a key of --config FILE; flags win)"
 
@@ -101,16 +107,20 @@ def _on_store(flags: dict[str, Any], work: Callable[[Settings], int]) -> int:
     """Run a command on the data folder; what commonly goes wrong there becomes one line."""
     from sqlalchemy.exc import SQLAlchemyError
 
+    from hub_server.domain.errors import HubError
     from hub_server.keyfiles import AlreadyRunning
+    from hub_server.store.database import StoreUnavailable
     from hub_server.supervise import Fatal
 
     settings = _read(flags)
     try:
         return work(settings)
-    except (AlreadyRunning, Fatal) as problem:
+    except (SettingsError, ModuleNotFoundError):
+        raise
+    except StoreUnavailable as problem:
+        return _fail(f"daalu-hub: {problem.trouble.text} ({settings.database or settings.database_file})")
+    except (AlreadyRunning, Fatal, HubError) as problem:
         return _fail(f"daalu-hub: {problem}")
-    except ssl.SSLError as problem:
-        return _fail(f"daalu-hub: tls_cert, tls_key: {problem.reason or problem}: are they PEM, and of one pair?")
     except OSError as problem:
         where = f" ({problem.filename})" if problem.filename else ""
         return _fail(f"daalu-hub: {problem.strerror or problem}{where}")
@@ -118,6 +128,11 @@ def _on_store(flags: dict[str, Any], work: Callable[[Settings], int]) -> int:
         return _fail(f"daalu-hub: {problem}")
     except SQLAlchemyError as problem:
         return _fail(f"daalu-hub: database: {getattr(problem, 'orig', None) or problem}")
+    except Exception as problem:
+        # A fault of ours: the log has where, for who asks for it.
+        logging.getLogger("hub").debug("the command failed", exc_info=problem)
+        more = "" if settings.log_level == "debug" else "; --log-level debug says where"
+        return _fail(f"daalu-hub: this is a fault of the hub: {type(problem).__name__}: {problem}{more}")
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -189,7 +204,11 @@ def _create_admin(flags: dict[str, Any]) -> int:
 
     def work(settings: Settings) -> int:
         from hub_server.app import open_store
+        from hub_server.domain.names import is_email
         from hub_server.services.accounts import create_administrator
+
+        if not is_email(email):
+            raise SettingsError(f"email: {email!r} is not an e-mail address")
 
         database, _ = open_store(settings)
         password = create_administrator(database, settings, email, now=time.time())

@@ -335,7 +335,8 @@ class Control:
 
     async def _send_config(self, cluster_id: str, connection: _Connection) -> None:
         config = self._sink.config_for(cluster_id)
-        if connection.revision is None or config["revision"] > connection.revision:
+        # Not only a newer one: a hub that came back from an older backup has lower numbers than its edges.
+        if connection.revision is None or config["revision"] != connection.revision:
             with trio.fail_after(_SILENCE):
                 await connection.send({"type": "config", **config})
 
@@ -346,7 +347,9 @@ class Control:
         match kind:
             case "hello":
                 # Something of it changed: the API server answers by now, the way carries smaller packets.
-                refusal = self._sink.hello(cluster_id, parse_hello(message))
+                hello = parse_hello(message)
+                connection.revision = hello.config_revision
+                refusal = self._sink.hello(cluster_id, hello)
                 if refusal is not None:
                     raise _Unwelcome(refusal)
             case "nodes":

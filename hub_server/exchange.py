@@ -22,7 +22,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Of a body that is not wanted, so much is taken for so long: who is still sending reads no answer, and a connection
 # that is closed under it is a "broken pipe" instead of the reason.
-_DRAINED: Final = 32 * 2**20
+_DRAINED: Final = 256 * 2**20
 _DRAINED_WITHIN: Final = 10.0
 
 
@@ -77,6 +77,7 @@ class Answering:
         *,
         request_id: str = "",
         is_head: bool = False,
+        as_text: bool = False,
         extra: list[tuple[bytes, bytes]] | None = None,
         cause: str | None = None,
     ) -> None:
@@ -88,12 +89,13 @@ class Answering:
             message: to people.
             request_id: to find it again in the audit.
             is_head: only the head was asked for.
+            as_text: the message alone, for who does not read a `Status`.
             extra: more fields.
             cause: a word for what tells causes apart.
         """
-        document = status_document(status, reason, message, cause=cause)
+        document = message.encode() if as_text else status_document(status, reason, message, cause=cause)
         fields = [
-            (b"content-type", b"application/json"),
+            (b"content-type", b"text/plain; charset=utf-8" if as_text else b"application/json"),
             (b"content-length", b"%d" % len(document)),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),

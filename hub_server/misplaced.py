@@ -33,5 +33,14 @@ async def serve_hint(scope: Scope, receive: Receive, send: Send, public_url: str
         "this is a Daalu hub, and the path names no cluster: the server of a kubeconfig is "
         f"{public_url}/k8s/clusters/<id>; with `kubectl proxy`, add --append-server-path"
     )
-    answer = Answering(send, "http.response")
-    await answer.refuse(404, "NotFound", text, is_head=scope["method"] == "HEAD")
+    answer, is_head = Answering(send, "http.response"), scope["method"] == "HEAD"
+    if scope["path"] in ("/api", "/apis") and _is_client_go(scope):
+        # Where client-go looks for the kinds of a cluster it reads no `Status`, and shows a text only for a 403.
+        await answer.refuse(403, "Forbidden", text, is_head=is_head, as_text=True)
+    else:
+        await answer.refuse(404, "NotFound", text, is_head=is_head)
+
+
+def _is_client_go(scope: Scope) -> bool:
+    agents = [value.lower() for name, value in scope["headers"] if name == b"user-agent"]
+    return any(agent.startswith((b"kubectl/", b"helm/", b"k9s/")) or b"kubernetes/" in agent for agent in agents)

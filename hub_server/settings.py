@@ -10,18 +10,23 @@ values.
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
-from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+import hub_server
 from hub_server.domain.foreign import ForeignError, digits
 
 ENVIRONMENT_PREFIX = "DAALU_HUB_"
+# What Kubernetes puts into every pod where a Service is called daalu-hub.
+_OF_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 
 
 def _words(value: Any) -> Any:
@@ -29,7 +34,16 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
+
+
+def _networks(value: Any) -> Any:
+    try:
+        return tuple(ip_network(word) if isinstance(word, str) else word for word in _words(value))
+    except (TypeError, ValueError) as problem:
+        raise ValueError(f"must be networks, as 10.0.0.0/8,fd00::/8: {problem}") from None
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 
 
 class SettingsError(Exception):
@@ -44,7 +58,7 @@ class Settings(BaseModel):
     data: Path = Field(
         Path("daalu-hub-data"), description="Folder of database, keys and certificate; made on first start."
     )
-    database: str = Field("", description="Address of the database; empty: SQLite in the data folder.")
+    database: str = Field("", description="sqlite:///PATH of the database; empty: in the data folder.")
     public_url: str = Field(
         "",
         description="How browsers, kubectl and edges reach this hub. Empty: https://localhost and the port of listen.",
@@ -66,6 +80,9 @@ class Settings(BaseModel):
     keepalive: int = Field(25, ge=1, le=65535, description="Persistent keepalive that new clusters get, in seconds.")
     heartbeat: int = Field(5, ge=1, le=20, description="Seconds between an edge's heartbeats.")
     chart: str = Field("oci://ghcr.io/daalu/charts/daalu-edge", description="Chart of the printed command.")
+    edge_image: str = Field(
+        f"ghcr.io/daalu/daalu-edge:{hub_server.__version__}", description="Image of the edge, for the printed check."
+    )
     releases: Path | None = Field(None, description="JSON file of known chart releases, for 'Available update'.")
     admin_email: str = Field("admin@localhost", description="First administrator, made on first start.")
     tenant: str = Field("default", description="Slug of the first tenant, made on first start.")
@@ -101,6 +118,19 @@ class Settings(BaseModel):
     events_days: float = Field(90, gt=0, description="Days that events are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of a log line.")
     drain: float = Field(10, ge=0, description="Seconds that open requests may take to end after SIGTERM.")
+
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        if not value:
+            return value
+        scheme, separator, path = value.partition("://")
+        if scheme != "sqlite" or not separator:
+            kind = f"{scheme} is" if separator and scheme.isidentifier() else "other databases are"
+            raise ValueError(f"{kind} not supported by this release: give sqlite:///PATH, or leave it empty")
+        if not path.startswith("/") or path in ("/", "/:memory:"):
+            raise ValueError("must be sqlite:///PATH, four slashes for a path from the root")
+        return value
 
     @field_validator("public_url")
     @classmethod
@@ -199,6 +229,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
         except (OSError, ValueError) as problem:
             raise SettingsError(f"config ({config}): {problem}") from None
         origins |= dict.fromkeys(document, f"file {config}")
+    _refuse_unknown(environment)
     for name in Settings.model_fields:
         if (text := environment.get(variable := ENVIRONMENT_PREFIX + name.upper())) is not None:
             values[name], origins[name] = text, variable
@@ -213,13 +244,33 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
         raise SettingsError("\n".join(_sentence(error, origins) for error in problem.errors())) from None
 
 
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Refuse a variable that looks like a setting and is none: whoever gave it believes that it holds."""
+    for variable in sorted(environment):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or name == "CONFIG" or _OF_KUBERNETES.fullmatch(name):
+            continue
+        if name.lower() not in Settings.model_fields or not name.isupper():
+            near = _nearest(name.lower(), lambda known: ENVIRONMENT_PREFIX + known.upper())
+            raise SettingsError(f"{variable} (environment): there is no such setting{near}; see daalu-hub settings")
+
+
+def _nearest(name: str, spelled: Callable[[str], str] = str) -> str:
+    near = difflib.get_close_matches(name, Settings.model_fields, 1)
+    return f", did you mean {spelled(near[0])}?" if near else ""
+
+
 def _sentence(error: Any, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0]) if error["loc"] else ""
     message = str(error["msg"]).removeprefix("Value error, ")
     if not name:
         return message
     if error["type"] == "extra_forbidden":
-        return f"{name} ({origins.get(name, 'given')}): there is no such setting; see daalu-hub settings"
+        return (
+            f"{name} ({origins.get(name, 'given')}): there is no such setting{_nearest(name)}; see daalu-hub settings"
+        )
+    if name == "database":  # its address may hold a password
+        return f"{name} ({origins.get(name, 'default')}): {message}"
     return f"{name} ({origins.get(name, 'default')}): {message}; got {error['input']!r}"
 
 

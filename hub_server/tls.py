@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hub_server.keyfiles import write_private
+from hub_server.keyfiles import check_private, write_private
 
 __all__ = ["Certificate", "ensure_own", "keep_fresh", "server_context"]
 
@@ -45,10 +46,42 @@ class Certificate:
         """See that the files can be used.
 
         Raises:
-            OSError: one cannot be read.
-            ssl.SSLError: they are no PEM, or do not belong together.
+            OSError: one cannot be read, which names it.
+            PermissionError: others may read the key.
+            ValueError: they are no PEM, or do not belong together; names the file.
         """
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key)
+        for path in (self.chain, self.key):
+            with path.open("rb") as file:
+                if path == self.key:
+                    check_private(path, os.fstat(file.fileno()))
+        try:
+            self.leaf()
+        except ValueError:
+            raise ValueError(f"{self.chain} holds no certificate in PEM") from None
+        try:
+            # Without a word for an encrypted key, OpenSSL would ask at the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key, password="")
+        except ssl.SSLError as problem:
+            what = {"KEY_VALUES_MISMATCH": f"{self.key} is not the key of the certificate in {self.chain}"}
+            text = what.get(problem.reason, f"{self.key} holds no key in PEM that is not encrypted")
+            raise ValueError(text) from None
+
+    def leaf(self) -> x509.Certificate:
+        """The certificate itself, first of the chain."""
+        return x509.load_pem_x509_certificate(self.chain.read_bytes())
+
+    def warnings(self, host: str, now: datetime.datetime | None = None) -> list[str]:
+        """What clients will not like about it: other names than the one they use, a time that is over or not come."""
+        now, leaf = now or datetime.datetime.now(datetime.UTC), self.leaf()
+        found = []
+        names = _names(leaf)
+        if not any(_covers(name, host) for name in names):
+            found.append(f"it is for {', '.join(names) or 'no name'}, and public_url is at {host}")
+        if leaf.not_valid_after_utc <= now:
+            found.append(f"it expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+        if leaf.not_valid_before_utc > now:
+            found.append(f"it is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
+        return found
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
@@ -66,6 +99,21 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
+def read_ca(path: Path) -> str:
+    """The certificates of an authority.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds none.
+    """
+    text = path.read_text(errors="replace")
+    try:
+        x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        raise ValueError(f"{path} (tls_ca) holds no certificate in PEM") from None
+    return text
+
+
 def ensure_own(folder: Path, names: Sequence[str], now: datetime.datetime | None = None) -> Certificate:
     """The hub's own certificate for these names and addresses; made or renewed when it must be."""
     now = now or datetime.datetime.now(datetime.UTC)
@@ -73,6 +121,7 @@ def ensure_own(folder: Path, names: Sequence[str], now: datetime.datetime | None
     ca_path, ca_key_path = folder / "ca.crt", folder / "ca.key"
     if not ca_path.exists() or not ca_key_path.exists():
         _make_ca(ca_path, ca_key_path, now)
+    check_private(ca_key_path, ca_key_path.stat())
     made = Certificate(folder / "tls.crt", folder / "tls.key", ca_path.read_text())
     if not _serves(made, names, now):
         _make_leaf(made, ca_path, ca_key_path, names, now)
@@ -87,6 +136,20 @@ def _serves(certificate: Certificate, names: Sequence[str], now: datetime.dateti
         return False
     known = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return set(known) == set(_alternatives(names)) and leaf.not_valid_after_utc - now > RENEW_BEFORE
+
+
+def _names(leaf: x509.Certificate) -> list[str]:
+    try:
+        known = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*known.get_values_for_type(x509.DNSName), *map(str, known.get_values_for_type(x509.IPAddress))]
+
+
+def _covers(name: str, host: str) -> bool:
+    """Whether a name of a certificate is that of a host; a star stands for one label (RFC 6125 section 6.4.3)."""
+    name, host = name.lower(), host.lower()
+    return name == host or (name.startswith("*.") and name[1:] == host[host.find(".") :] and "." in host)
 
 
 def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:

@@ -21,7 +21,7 @@ SOURCE = pathlib.Path(__file__).resolve().parent.parent
 # Beside the folders of tests: declarations for type checkers, objects to link against, sources of compiled modules.
 NOT_NEEDED = ("*.pyi", "*.pyx", "*.pxd", "*.a", "*.lib", "*.h", "*.c", "*.cpp")
 PACKAGES = {"edge": ("wgpy", "edge_agent"), "hub": ("wgpy", "hub_server")}
-PROGRAMS = {"edge": ("daalu-edge", "edge_agent.cli"), "hub": ("daalu-hub", "hub_server.cli")}
+PROGRAMS = {"edge": ("daalu-edge", "edge_agent.cli"), "hub": ("daalu-hub", "hub_server.__main__")}
 
 
 def main(extra: str, target: str) -> None:

@@ -188,6 +188,7 @@ class DropReason(enum.Enum):
     # TUN device.
     BAD_OFFLOAD_HEADER = "a packet from the TUN device with an impossible offload header"
     TUN_WRITE_FAILED = "the TUN device refused the packet"
+    NOT_ADMITTED = "the program that holds the interface does not admit the packet"
     # Userspace stack: any protocol.
     IP_HEADER = "the IP header is wrong: checksum, length or options"
     EXTENSION_HEADER = "an IPv6 extension header or option that must not be passed over"

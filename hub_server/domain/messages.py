@@ -187,11 +187,13 @@ def parse_hello(message: Document) -> Hello:
                 users=_texts(impersonation, "users", _SHORT_LIST, _NAME),
                 groups=_texts(impersonation, "groups", _SHORT_LIST, _NAME),
             ),
-            config_revision=_number(message, "config_revision"),
+            # An edge may hold what another hub, or a broken one, gave it: the number is only compared.
+            config_revision=_number(message, "config_revision", 2**53),
             boot_id=_text(message, "boot_id", _NAME),
             service_account=_text(message, "service_account", 2 * _NAME),
             namespace=_text(message, "namespace", _NAME),
             job=_optional(message, "job", _NAME),
+            clock_skew=message.integer("clock_skew", least=-(10**12), most=10**12),
         )
 
 

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     CLOCK_SKEW = "ClockSkew"
     TUNNEL_UP_API_UNREACHABLE = "TunnelUpApiUnreachable"
     API_FORBIDDEN = "ApiForbidden"
+    EDGE_TOKEN_REFUSED = "EdgeTokenRefused"
     EDGE_SHUT_DOWN = "EdgeShutDown"
     HEARTBEAT_LOST = "HeartbeatLost"
     CLUSTER_IDENTITY_CHANGED = "ClusterIdentityChanged"
@@ -58,13 +59,17 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "run the bootstrap Job again and look at the Secret",
     ),
     Reason.CLOCK_SKEW: Explanation(
-        "the clock of the node is off by more than ten minutes", "set the node's clock (NTP)"
+        "the clock of the node is off by more than ten minutes: handshakes may be refused", "set the node's clock (NTP)"
     ),
     Reason.TUNNEL_UP_API_UNREACHABLE: Explanation(
         "tunnel up, API server unreachable from the edge pod",
         "add a NetworkPolicy exception that lets the edge pod reach the API server",
     ),
     Reason.API_FORBIDDEN: Explanation("the API server refuses what was asked", "widen RBAC or narrow the request"),
+    Reason.EDGE_TOKEN_REFUSED: Explanation(
+        "the API server refuses the edge's own service-account token",
+        "look at the ServiceAccount of the edge, and restart the edge's pod",
+    ),
     Reason.EDGE_SHUT_DOWN: Explanation("the edge said goodbye", "nothing, if it was uninstalled on purpose"),
     Reason.HEARTBEAT_LOST: Explanation(
         "the edge fell silent without a goodbye",

@@ -28,6 +28,14 @@ RETRY_LIFETIME = 24 * 3600  # seconds after redemption in which the same key get
 CLOCK_TOLERANCE = 600  # seconds between the edge's clock and the hub's
 
 
+def is_canonical(public_key: bytes) -> bool:
+    """Whether a public key of X25519 is written the one way that every program writes it (RFC 7748 section 5).
+
+    The top bit says nothing, and numbers of 2^255 - 19 and more are others written again.
+    """
+    return int.from_bytes(public_key, "little") < 2**255 - 19
+
+
 def _base32(octets: bytes) -> str:
     return base64.b32encode(octets).decode().lower().rstrip("=")
 

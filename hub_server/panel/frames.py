@@ -51,13 +51,13 @@ class Reply:
     """
 
     status: int
-    octets: bytes
+    octets: bytes | bytearray
     problem: str = ""
     is_too_large: bool = False
     is_over: bool = False
 
 
-def packed(header: Mapping[str, Any], octets: bytes = b"") -> bytes:
-    """One frame."""
+def packed(header: Mapping[str, Any], octets: int = 0) -> bytes:
+    """The beginning of a frame; as many octets follow."""
     text = json.dumps(header).encode()
-    return PREFIX.pack(len(text), len(octets)) + text + octets
+    return PREFIX.pack(len(text), octets) + text

@@ -24,7 +24,7 @@ __all__ = ["Ask", "Failed", "Line", "quoted", "run_line"]
 Ask: TypeAlias = Callable[[Question], Reply]
 
 # Octets of one document; more than that is asked for in smaller pages.
-_LONGEST_DOCUMENT: Final = 4 * 2**20
+_LONGEST_DOCUMENT: Final = 3 * 2**20
 _PAGE: Final = 500
 _SMALLEST_PAGE: Final = 4
 _LONGEST_CONTINUE: Final = 4096

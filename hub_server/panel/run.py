@@ -31,7 +31,7 @@ TIME_LIMIT: Final = 30.0
 # A worker that does not come back with its result after the time of its line is ended.
 _GRACE: Final = 5.0
 _OCTETS_OF_LINE: Final = 64 * 2**20
-_LONGEST_ANSWER: Final = 4 * 2**20
+_LONGEST_ANSWER: Final = 3 * 2**20
 # JSON writes a control character in six octets; and a line knows little beside its output.
 _LONGEST_FRAME: Final = 6 * LONGEST_OUTPUT + 2**16
 _LINES_OF_USER: Final = 2
@@ -159,9 +159,11 @@ class _Pipes:
         self._source = source
         self._buffer = bytearray()
 
-    async def send(self, header: Mapping[str, Any], octets: bytes = b"") -> None:
+    async def send(self, header: Mapping[str, Any], octets: bytes | bytearray = b"") -> None:
         """One frame. Raises BrokenResourceError when the worker is gone."""
-        await self._sink.send_all(packed(header, octets))
+        await self._sink.send_all(packed(header, len(octets)))
+        if octets:
+            await self._sink.send_all(octets)
 
     async def receive(self) -> dict[str, Any]:
         """The header of the next frame; a worker sends no octets. Raises BrokenResourceError when it is gone."""
@@ -243,4 +245,7 @@ class _Asker:
                     content += piece
                 is_over = False
             self._left -= len(content)
-            return Reply(answer.status, bytes(content[:most]), "", len(content) > most, is_over)
+            is_too_large = len(content) > most
+            # Nothing of an answer that is too large is of use to anybody, but the beginning of a text.
+            del content[most if question.is_text or not is_too_large else 0 :]
+            return Reply(answer.status, content, "", is_too_large, is_over)

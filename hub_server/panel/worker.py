@@ -19,7 +19,7 @@ from hub_server.panel.frames import PREFIX, Question, Reply, packed
 from hub_server.panel.line import run_line
 
 # The interpreter itself holds a quarter of it; what the hub holds of a line, an answer and a result, comes on top.
-_MEMORY: Final = 44 * 2**20
+_MEMORY: Final = 36 * 2**20
 _SECONDS_OF_PROCESSOR: Final = 20
 
 

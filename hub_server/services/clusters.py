@@ -24,7 +24,7 @@ from hub_server.domain.token import INVITE_LIFETIME, Token, make_token, secret_h
 from hub_server.services import addresses
 from hub_server.services.core import Core, add_event
 from hub_server.services.paging import after, cursor_of, limit_of
-from hub_server.services.presence import Presence, Row
+from hub_server.services.presence import Presence, Row, clock_text
 from hub_server.services.releases import Releases
 from hub_server.services.views import (
     Actor,
@@ -60,6 +60,8 @@ _TROUBLING: Final = frozenset(
         Reason.INVITE_EXPIRED,
         Reason.TUNNEL_UP_API_UNREACHABLE,
         Reason.API_FORBIDDEN,
+        Reason.EDGE_TOKEN_REFUSED,
+        Reason.CLOCK_SKEW,
         Reason.VERSION_TOO_OLD,
         Reason.HANDSHAKE_REJECTED,
     }
@@ -335,7 +337,13 @@ class Clusters:
         if core.ca_pem is not None:
             # A private authority: without it the Job could not know this hub.
             lines.append(f"--set-string hub.caBundle='{core.ca_pem.strip()}'")
-        host, _, port = core.endpoints[0].rpartition(":") if core.endpoints else (settings.public_host, "", "51820")
+        # A real handshake from inside the cluster: a datagram that only leaves says nothing about the way.
+        check = [
+            "kubectl run daalu-doctor --rm -i --restart=Never",
+            f"--image={settings.edge_image}",
+            *([f"--env=DAALU_HUB_CA_PEM='{core.ca_pem.strip()}'"] if core.ca_pem is not None else []),
+            f"-- doctor --hub-url {settings.public_url}",
+        ]
         return InviteCreated(
             id=token.id,
             cluster_id=cluster_id,
@@ -343,7 +351,7 @@ class Clusters:
             command=" \\\n  ".join(lines),
             expires_at=now + INVITE_LIFETIME,
             undo_command=f"helm uninstall -n {NAMESPACE} {RELEASE}",
-            egress_check=f"nc -vzu {host.strip('[]')} {port}",
+            egress_check=" \\\n  ".join(check),
         )
 
     # --- acts --------------------------------------------------------------------------------------------------------
@@ -534,8 +542,10 @@ class Clusters:
 def _detail(row: Row) -> str:
     if row.reason is Reason.TUNNEL_UP_API_UNREACHABLE:
         return f"tunnel up, API server unreachable from the edge pod: {row.api_errno or 'no answer'}"
-    if row.reason is Reason.API_FORBIDDEN:
+    if row.reason in (Reason.API_FORBIDDEN, Reason.EDGE_TOKEN_REFUSED):
         return row.api_detail
+    if row.reason is Reason.CLOCK_SKEW and row.clock_skew is not None:
+        return clock_text(row.clock_skew)
     return row.detail
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import trio
 from sqlalchemy import Connection, insert, select
 
-from hub_server import audit, notify
+from hub_server import acts, audit, notify
 from hub_server.auth.passwords import Passwords
 from hub_server.domain import alerts
 from hub_server.domain.errors import Forbidden, NotFound, ReauthRequired
@@ -46,6 +46,13 @@ class Wire(Protocol):
 
     def drop_peer(self, cluster_id: str) -> None:
         """Forget a peer: its handshakes are not answered any more."""
+
+    def put_probe(self, public_key: bytes) -> bool:
+        """Let a key shake hands, and nothing more; False for one that is known already."""
+        ...
+
+    def drop_probe(self, public_key: bytes) -> None:
+        """Forget such a key."""
 
     def facts(self, cluster_id: str) -> PeerFacts | None:
         """What is known of a peer."""
@@ -243,6 +250,7 @@ def add_event(
             tenant_id=tenant_id, cluster_id=cluster_id, kind=kind, reason=reason, detail=detail, at=at
         )
     )
+    acts.tell(connection, kind, tenant=tenant_id, cluster=cluster_id, reason=reason, detail=detail)
     if (notified := _NOTIFIED.get(kind)) is not None:
         name = select(schema.clusters.c.name).where(schema.clusters.c.id == cluster_id)
         content = {"event": kind, "reason": reason, "detail": detail}

@@ -12,11 +12,12 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
+import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from sqlalchemy import Connection, insert, select, update
@@ -25,7 +26,7 @@ from hub_server import audit
 from hub_server.auth.throttle import RateLimit, source_of
 from hub_server.domain import alerts, foreign
 from hub_server.domain import token as tokens
-from hub_server.domain.errors import HubError, TooMany
+from hub_server.domain.errors import HubError, TooMany, Unavailable
 from hub_server.domain.foreign import Document, ForeignError, cleaned
 from hub_server.domain.reasons import Reason
 from hub_server.domain.status import Phase
@@ -39,6 +40,9 @@ __all__ = ["Answer", "Joining", "Refused", "Request", "parse_request_untrusted"]
 _NONCE: Final = 16
 _PSK: Final = 32
 _WORD: Final = 100
+# Checks of the way that may go on at once, and how long each, in seconds.
+_PROBES: Final = 64
+PROBE_LIFETIME: Final = 60
 
 
 class Refused(HubError):
@@ -128,10 +132,17 @@ def _base64(octets: bytes) -> str:
 
 
 class Joining:
-    """Redeems tokens, and tells edges how they stand."""
+    """Redeems tokens, and tells edges how they stand.
+
+    Attributes:
+        start: starts one-off work with its arguments; set by who has a nursery for it.
+    """
 
     def __init__(self, core: Core, presence: Presence, private_key: bytes) -> None:
         """Stand on the core; the private key is the hub's WireGuard key, 32 octets."""
+        # Starts one-off work, once there is a nursery for it.
+        self.start: Callable[..., None] = lambda *_: None
+        self._probes: set[bytes] = set()
         self._core = core
         self._presence = presence
         self._key = X25519PrivateKey.from_private_bytes(private_key)
@@ -187,23 +198,59 @@ class Joining:
         """How the edge with this key stands, and its configuration. Raises Refused."""
         core = self._core
         _, key = self._prove(request, lambda key: tokens.self_proof(key, request.public_key, request.nonce, request.ts))
+        # Proved by its key: so late or early an edge is refused its handshakes, too, and nobody else could say why.
+        off = request.ts - core.now()
+        self._presence.clock_told(request.public_key, round(off) if abs(off) > tokens.CLOCK_TOLERANCE else None)
         self._check_clock(request, core.now())
         document = await core.database.read(_about, core, request.public_key)
         body = _canonical(document).encode()
         return Answer(body, tokens.answer_mac(key, request.nonce, body))
+
+    def probe(self, public_key_text: object) -> dict[str, Any]:
+        """Let a key that nobody knows shake hands for a minute: where, and with whom. Raises Refused, Unavailable.
+
+        WireGuard answers nobody whom it does not know, so that a check of the way before a cluster has joined needs a
+        key of its own. It belongs to no realm and has no address; there are few at once, and they end by themselves.
+        """
+        public_key = _octets(public_key_text, 32) if isinstance(public_key_text, str) else b""
+        self._check_key(public_key)
+        if len(self._probes) >= _PROBES:
+            raise Unavailable("too many checks at once: try again in a minute", retry_after=PROBE_LIFETIME)
+        wire = self._core.wire
+        if wire is None or not wire.put_probe(public_key):
+            raise Refused(422, "bad_pubkey", "pubkey: this key is known already: make a new one")
+        self._probes.add(public_key)
+        self.start(self._end_probe, public_key)
+        core = self._core
+        return {"pubkey": _base64(core.hub_key), "endpoints": list(core.endpoints), "valid_for": PROBE_LIFETIME}
+
+    async def _end_probe(self, public_key: bytes) -> None:
+        try:
+            await trio.sleep(PROBE_LIFETIME)
+        finally:
+            self._probes.discard(public_key)
+            if self._core.wire is not None:
+                self._core.wire.drop_probe(public_key)
 
     def refuse_if_too_many(self, remote: str) -> None:
         """Count a request of an address. Raises TooMany."""
         if wait := self._of_address.wait_for(source_of(remote), self._core.monotonic()):
             raise TooMany("too many requests from this address", retry_after=wait)
 
-    def _prove(self, request: Request, proof_of: Any) -> tuple[bytes, bytes]:
-        if not request.public_key or request.public_key == self._core.hub_key:
+    def _check_key(self, public_key: bytes) -> bytes:
+        """The secret shared with the holder of a key. Raises Refused: it is none that an edge can have."""
+        if not public_key or public_key == self._core.hub_key:
             raise Refused(422, "bad_pubkey", "pubkey: expected a key of X25519 in base64, another than the hub's")
+        if not tokens.is_canonical(public_key):
+            # The same key has other spellings, by bits that say nothing: it would be taken for a new one.
+            raise Refused(422, "bad_pubkey", "pubkey: not written as keys are: a bit that says nothing is set")
         try:
-            shared = self._key.exchange(X25519PublicKey.from_public_bytes(request.public_key))
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public_key))
         except ValueError:
             raise Refused(422, "bad_pubkey", "pubkey: that key is of low order") from None
+
+    def _prove(self, request: Request, proof_of: Any) -> tuple[bytes, bytes]:
+        shared = self._check_key(request.public_key)
         key = tokens.proof_key(shared)
         if len(request.nonce) != _NONCE or not tokens.same(request.proof, proof_of(key)):
             raise Refused(422, "bad_proof", "the proof does not fit token, key, nonce and time")
@@ -393,8 +440,12 @@ def _put_peer(
     mine = (peers.c.public_key == public_key) & peers.c.retired_at.is_(None)
     if connection.execute(update(peers).where(mine).values(psk=sealed)).rowcount:
         return
+    # An edge that runs goes on with its key until the new one is used; of two that wait the older one is void.
+    is_running = cluster.connected_at is not None
     before = (peers.c.cluster_id == cluster.id) & peers.c.retired_at.is_(None)
-    connection.execute(update(peers).where(before).values(retired_at=now, psk=b""))
+    replaced = before & peers.c.is_pending if is_running else before
+    connection.execute(update(peers).where(replaced).values(retired_at=now, psk=b""))
+    has_key = connection.execute(select(peers.c.public_key).where(before)).first() is not None
     connection.execute(
         insert(peers).values(
             public_key=public_key,
@@ -404,6 +455,7 @@ def _put_peer(
             address=str(address),
             address6=str(address6) if address6 is not None else None,
             created_at=now,
+            is_pending=has_key,
         )
     )
 

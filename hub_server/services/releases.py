@@ -25,6 +25,8 @@ class Releases:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._notes: Mapping[str, str | None] = {}
+        self._told = ""
+        self._read()
 
     def newer_than(self, running: str | None) -> tuple[str, str | None] | None:
         """The release to offer to an edge, and its notes; None when it is up to date or nothing is known."""
@@ -43,7 +45,12 @@ class Releases:
             self._stamp = stamp
             self._notes = _parse(decode_json(self._path.read_bytes(), 2**20))
         except (OSError, ValueError, ForeignError) as problem:
-            log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
+            # Once for each thing that is wrong: this is looked at with every page.
+            if str(problem) != self._told:
+                log.warning("releases cannot be read", path=str(self._path), problem=str(problem))
+            self._told = str(problem)
+        else:
+            self._told = ""
 
 
 def _parse(document: Any) -> dict[str, str | None]:

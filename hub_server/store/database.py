@@ -90,7 +90,9 @@ def sqlite_url(path: Path) -> URL:
 
 def after_commit(connection: Connection, call: Callable[[], None]) -> None:
     """Call something when the transaction of this `write` is committed; never when it is undone. It may not wait."""
-    connection.get_execution_options()["daalu_commit"].append(call)
+    waiting = connection.get_execution_options().get("daalu_commit")
+    if waiting is not None:
+        waiting.append(call)
 
 
 class Database:

@@ -58,6 +58,8 @@ EVENTS = {
     "cluster.deleted": "Deleted",
     "config.rejected": "The edge refused a setting",
     "edge.goodbye": "The edge said goodbye",
+    "edge.key_replaced": "Joined again: the new key is in use",
+    "edge.misbehaved": "The edge sent what was refused",
     "edge.upgraded": "Edge upgraded",
     "invite.created": "Invite made",
     "invite.expired": "Invite expired",
@@ -69,8 +71,16 @@ EVENTS = {
     "tunnel.disconnected": "Disconnected",
     "tunnel.lost": "Fell silent",
     "tunnel.restored": "Connected again",
+    "clock.off": "The node's clock is off",
+    "clock.ok": "The node's clock is right again",
 }
-REASON_TONES = {Reason.TUNNEL_UP_API_UNREACHABLE: "warn", Reason.API_FORBIDDEN: "warn", Reason.INVITE_EXPIRED: "warn"}
+REASON_TONES = {
+    Reason.TUNNEL_UP_API_UNREACHABLE: "warn",
+    Reason.API_FORBIDDEN: "warn",
+    Reason.EDGE_TOKEN_REFUSED: "warn",
+    Reason.CLOCK_SKEW: "warn",
+    Reason.INVITE_EXPIRED: "warn",
+}
 
 
 def moment(at: float) -> datetime:

@@ -150,6 +150,22 @@ async def test_a_remote_forward_leads_out_of_the_tunnel() -> None:
         service.stop.set()
 
 
+async def test_a_server_out_here_can_be_told_who_its_client_in_the_tunnel_is() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        inside = probe.getsockname()[1]
+    async with serving(echo_when_done) as port, trio.open_nursery() as nursery:
+        doors = Doors(remote=(Forward(None, inside, ("127.0.0.1", port)),), names_clients=True)
+        service = await start(nursery, doors)
+        async with await trio.open_tcp_stream("127.0.0.1", inside) as client:
+            own = client.socket.getsockname()[1]
+            await client.send_all(b"question")
+            await client.send_eof()
+            answer = await read_all(client)
+            assert answer == f"PROXY TCP4 127.0.0.1 127.0.0.1 {own} {inside}\r\nquestion".encode()
+        service.stop.set()
+
+
 async def test_a_datagram_forward_answers_each_client_by_itself() -> None:
     server = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     await server.bind(("127.0.0.1", 0))

@@ -56,6 +56,8 @@ class FakeHub:
     self_state: str = "active"
     # Seconds that the hub's clock is ahead.
     skew: float = 0.0
+    # A hub of an older version does not.
+    knows_probes: bool = True
     tunnel: wgpy.Tunnel | None = None
     beats: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     beat_times: list[float] = field(default_factory=list)
@@ -117,6 +119,17 @@ class FakeHub:
             return 200, b"ok", {"date": email.utils.formatdate(time.time() + self.skew, usegmt=True)}
         document = json.loads(body)
         self.requests.append((path, document))
+        if path == "/v1/edge/probe" and self.knows_probes:
+            if self.tunnel is not None:
+                key = wgpy.PublicKey(base64.b64decode(document["pubkey"]))
+                self.tunnel.device.add_peer(wgpy.PeerConfig(key))
+            return (
+                200,
+                json.dumps({"pubkey": b64(HUB_PUBLIC), "endpoints": self.public_config()["hub"]["endpoints"]}).encode(),
+                {},
+            )
+        if path == "/v1/edge/probe":
+            return 404, b"not found", {}
         if refusal := self.refuse(path, document):
             status, problem, headers = refusal
             return status, json.dumps(problem).encode(), headers

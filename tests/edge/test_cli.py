@@ -147,12 +147,12 @@ def free_port() -> int:
 
 async def test_doctor_before_an_installation_looks_at_the_hub_only(tmp_path: pathlib.Path) -> None:
     """The wizard's pre-flight: name, port, certificate, clock; what needs a pod is left out, not failed."""
-    async with open_hub(has_tunnel=False) as hub:
+    async with open_hub() as hub:
         done = await edge("doctor", "--hub-url", hub.url)
         marks = [line.split()[:2] for line in done.stdout.decode().splitlines()]
         assert done.returncode == 0
         assert marks == [
-            ["ok", "dns:"], ["ok", "443:"], ["-", "tls:"], ["ok", "clock:"],
+            ["ok", "dns:"], ["ok", "443:"], ["-", "tls:"], ["ok", "clock:"], ["ok", "udp:"],
             ["-", "api:"], ["-", "permissions:"], ["-", "secret:"], ["-", "handshake:"],
         ]  # fmt: skip
 

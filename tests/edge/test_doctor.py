@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
+import socket
 import ssl
 from typing import Any
 
@@ -12,6 +14,7 @@ import trio
 import trustme
 
 from edge_agent.doctor import doctor, test
+from edge_agent.settings import Settings
 from tests.edge.fakehub import open_hub
 from tests.edge.fakekube import open_kube
 from tests.edge.joined import Joined, open_joined
@@ -96,15 +99,16 @@ async def test_a_certificate_that_is_not_trusted_is_the_tls_hop(
 async def test_a_tunnel_without_answer_is_the_handshake_hop(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A82: UDP is judged by the edge that runs, since nobody else has its key."""
+    """A82: UDP is judged by the edge that runs, with its key, and by a handshake of this check's own."""
     monkeypatch.setattr("edge_agent.facts.SEEN_LIMIT", 1.0)
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path, heartbeat=1) as joined:
             joined.hub.stop()
             await trio.sleep(2)
             found = await failing(joined, capsys)
-            assert set(found) == {"handshake"}
+            assert set(found) == {"udp", "handshake"}
             assert "allow egress to it on its UDP port" in found["handshake"]
+            assert found["udp"].startswith("NoUdpSeen: a WireGuard handshake got ")
 
 
 async def test_before_the_job_has_run_the_secret_is_the_broken_hop(
@@ -117,3 +121,36 @@ async def test_before_the_job_has_run_the_secret_is_the_broken_hop(
     text = capsys.readouterr().out
     assert "FAIL secret: InvitePending: no key yet: the bootstrap Job has not finished" in text
     assert "FAIL handshake: no edge pod is running" in text
+
+
+async def test_before_an_installation_udp_is_tried_with_a_key_of_its_own(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the cluster that will join: no token, no Secret, no edge; machines may read the lines."""
+    with trio.fail_after(PATIENCE):
+        async with open_hub() as hub:
+            settings = Settings(hub_url=hub.url, health_port=1, json=True)
+            assert await doctor_of(settings) == 0
+            found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            [udp] = [one for one in found if one["hop"] == "udp"]
+            assert udp["ok"] is True
+            assert udp["text"] == f"a WireGuard handshake was answered from 127.0.0.1:{hub.udp_port}"
+            assert {one["hop"] for one in found} >= {"dns", "443", "tls", "clock", "udp"}
+
+            hub.knows_probes = False
+            assert await doctor_of(dataclasses.replace(settings, json=False)) == 0
+            assert "-    udp: not asked: this hub is too old for it" in capsys.readouterr().out
+
+
+async def test_a_port_that_refuses_udp_is_told_from_one_that_is_silent(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.udpcheck.PATIENCE", 1.0)
+    with trio.fail_after(PATIENCE), socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        async with open_hub() as hub:
+            for port, words in ((silent.getsockname()[1], "no answer from"), (9, "refused from")):
+                hub.endpoints = [f"127.0.0.1:{port}"]
+                assert await doctor_of(Settings(hub_url=hub.url, health_port=1)) == 1
+                text = capsys.readouterr().out
+                assert f"FAIL udp: NoUdpSeen: a WireGuard handshake got {words} 127.0.0.1:{port}; " in text

@@ -48,4 +48,5 @@ def test_an_interface_with_net_admin_alone() -> None:
     assert (found["address"], found["route"]) == ("100.96.0.7", "daalu0")
     assert found["capabilities"] == NET_ADMIN
     assert found["from_outside"] == "ConnectionRefusedError"
+    assert (found["other_port"], found["ping"]) == (False, True), "only the proxy's port, and what goes with it"
     assert (found["left"], found["routes_touched"]) == ([], False)

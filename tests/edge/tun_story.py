@@ -72,6 +72,8 @@ async def main(folder: pathlib.Path) -> dict[str, Any]:
         # From the pod's network: the kernel takes packets for any of its addresses on any interface, but no listener
         # is there for them.
         found["from_outside"] = run("ip", "netns", "exec", sys.argv[1], sys.executable, "-c", CONNECT).strip()
+        found["other_port"] = await reaches_other_port(joined)
+        found["ping"] = await pings(joined)
         process.terminate()
         found["code"] = await process.wait()
         await hub.until(lambda: len(hub.goodbyes) == 3)
@@ -79,6 +81,27 @@ async def main(folder: pathlib.Path) -> dict[str, Any]:
         found["routes_touched"] = run("ip", "-4", "-j", "route", "show", "table", "all") != before
         nursery.cancel_scope.cancel()
     return found
+
+
+async def reaches_other_port(joined: Joined) -> bool:
+    """Whether the hub gets through to a listener of the pod that is none of the edge's, as the pod itself does."""
+    [listener] = await trio.open_tcp_listeners(0, host="0.0.0.0")
+    port = listener.socket.getsockname()[1]
+    async with listener, await trio.open_tcp_stream(EDGE_ADDRESS, port):
+        assert joined.hub.tunnel is not None
+        with trio.move_on_after(3):
+            try:
+                await trio.aclose_forcefully(await joined.hub.tunnel.net.open_tcp_stream(EDGE_ADDRESS, port))
+            except OSError:
+                return False
+            return True
+    return False
+
+
+async def pings(joined: Joined) -> bool:
+    assert joined.hub.tunnel is not None
+    with trio.fail_after(20):
+        return bool(await joined.hub.tunnel.net.ping(EDGE_ADDRESS))
 
 
 def capabilities(pid: int) -> int:

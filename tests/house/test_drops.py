@@ -366,6 +366,18 @@ def _() -> Counts:
     return device.drops
 
 
+@produces(DropReason.NOT_ADMITTED)
+def _() -> Counts:
+    from tests.tun.test_linux import Wire
+
+    wire = Wire()
+    wire.tun.admits = lambda packet: False
+    wire.tun.write_batch([received([packet()])])
+    wire.tun.close()
+    wire.kernel.close()
+    return wire.tun.drops
+
+
 @pytest.mark.parametrize("reason", DropReason, ids=lambda reason: reason.name)
 def test_every_reason_is_produced_by_what_it_names(reason: DropReason) -> None:
     if reason not in SCENARIOS:

@@ -559,7 +559,7 @@ async def test_who_is_still_sending_a_body_is_heard_out_before_a_refusal() -> No
         reply = await post(2**21)
         assert (reply.status, taken) == (401, [])
         assert "connection" not in reply.headers
-        endless = await post(2**26)
+        endless = await post(2**29)
         assert (endless.status, endless.headers["connection"]) == (401, "close")
         assert taken, "but not for ever"
 

@@ -31,6 +31,23 @@ def test_what_is_the_hub_s_own_is_left_alone(path: str) -> None:
     assert not is_misplaced(scope(path))
 
 
+async def test_where_kubectl_reads_no_status_it_gets_the_text_that_it_shows() -> None:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError
+
+    asking = scope("/api")
+    asking["headers"].append((b"user-agent", b"kubectl/v1.37.1 (linux/amd64) kubernetes/f03cf63"))
+    await serve_hint(asking, receive, send, "https://hub.example")
+    assert sent[0]["status"] == 403
+    assert (b"content-type", b"text/plain; charset=utf-8") in sent[0]["headers"]
+    assert sent[1]["body"].startswith(b"this is a Daalu hub")
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_the_hint_says_how_to_name_a_cluster(method: str) -> None:
     sent: list[MutableMapping[str, Any]] = []

@@ -225,6 +225,8 @@ async def test_r7_the_end_of_the_scope_ends_everything(autojump_clock: trio.test
     with trio.fail_after(1):
         async for _ in events:
             pass  # it ends
+        async for _ in ends.a.events():
+            pass  # and so does what is asked for afterwards
     UdpSockets(port).close()
     assert engine.private_key is None, "keys are gone"
     assert engine.statistics().sessions == 0

@@ -236,6 +236,17 @@ def test_a_refused_packet_is_counted(wire: Wire, monkeypatch: pytest.MonkeyPatch
     assert wire.tun.drops == {DropReason.TUN_WRITE_FAILED: 4}
 
 
+def test_only_what_is_admitted_is_written(wire: Wire) -> None:
+    """The rest is counted, and what stays together is still joined."""
+    packets = stream(6)
+    verdicts = iter([True, True, False, True, False, False])
+    wire.tun.admits = lambda packet: next(verdicts)
+    wire.tun.merges = False
+    wire.tun.write_batch([received(packets)])
+    assert wire.written() == [PLAIN + one for one in (packets[0], packets[1], packets[3])]
+    assert wire.tun.drops == {DropReason.NOT_ADMITTED: 3}
+
+
 def test_a_deleted_device_ends_reading_and_writing(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protocol notes 3.6: EBADFD."""
     failing(wire, monkeypatch, errno.EBADFD)

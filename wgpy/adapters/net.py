@@ -29,6 +29,7 @@ __all__ = [
     "Tunnel",
     "abort",
     "as_os_error",
+    "ends_of",
     "reset_at_close",
 ]
 
@@ -130,6 +131,13 @@ class Tunnel(Protocol):
     def net(self) -> Net:
         """The network at its far end."""
         ...
+
+
+def ends_of(stream: Any) -> tuple[Address, Address]:
+    """Our address and the peer's, of a stream of the tunnel or of the system."""
+    if isinstance(stream, trio.SocketStream):
+        return stream.socket.getsockname()[:2], stream.socket.getpeername()[:2]
+    return stream.local_address[:2], stream.remote_address[:2]
 
 
 def reset_at_close(stream: Any) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from wgpy.adapters.net import DIAL_ERRORS, abort, as_os_error
+from wgpy.adapters.net import DIAL_ERRORS, abort, as_os_error, ends_of
 from wgpy.adapters.socketpair import DatagramSocket, datagram_pair, pump_datagrams, socket_of
 from wgpy.runtime.groups import unwrapped
 
@@ -209,8 +209,8 @@ class RemoteListener:
             stream = await self._accepted.receive()
         except trio.EndOfChannel:
             raise OSError(errno.EBADF, "the listener is closed") from None
-        remote = stream.socket.getpeername() if isinstance(stream, trio.SocketStream) else stream.remote_address
-        return await self._thread._as_socket(stream), remote[:2]
+        _, remote = ends_of(stream)
+        return await self._thread._as_socket(stream), remote
 
     async def close(self) -> None:
         """Close it."""

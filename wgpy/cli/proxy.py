@@ -53,6 +53,7 @@ def add_to(commands: Commands[Parser]) -> None:
         (("-U", "--udp"), "UDP port here that leads into the tunnel"),
     ):
         add(*flags, metavar=shape, action="append", default=[], help=about)
+    add("--proxy-protocol", action="store_true", help="tell the servers of -R who their clients are (PROXY, version 1)")
     add("--ready", metavar="ADDR", help="answer GET /ready with 200 while the tunnel stands, else 503")
     add("--metrics", metavar="ADDR", help="answer GET /metrics for Prometheus")
     add("--user", metavar="NAME", help=f"ask clients for this user and the password of {_PASSWORD_VARIABLE}")
@@ -87,6 +88,7 @@ def _doors(options: argparse.Namespace) -> Doors:
         http=each("http", parse_bind),
         local=each("local", Forward.parse),
         remote=each("remote", Forward.parse),
+        names_clients=options.proxy_protocol,
         udp=each("udp", Forward.parse),
         observers=each("observers", parse_bind),
     )

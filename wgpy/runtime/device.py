@@ -118,6 +118,7 @@ class Device:
         self._unsent: list[DatagramBatch] = []
         self._full: UdpSocket | None = None
         self._subscribers: set[trio.MemorySendChannel[Event]] = set()
+        self._is_over = False
         self._moves: dict[PublicKey, list[float]] = {}
 
     # --- the nursery -------------------------------------------------------------------------------------------------
@@ -155,6 +156,7 @@ class Device:
             self.packets.close()
             for door in self._doors.values():
                 door.close()
+            self._is_over = True
             for subscriber in self._subscribers:
                 subscriber.close()
             self._subscribers.clear()
@@ -362,7 +364,10 @@ class Device:
     def events(self) -> trio.MemoryReceiveChannel[Event]:
         """What happens from now on, to iterate over; ends with the device. Who reads too slowly loses the newest."""
         sender, receiver = trio.open_memory_channel[Event](_EVENTS_BUFFERED)
-        self._subscribers.add(sender)
+        if self._is_over:
+            sender.close()  # nothing happens any more, and whoever iterates is told so at once
+        else:
+            self._subscribers.add(sender)
         return receiver
 
     def _publish(self, events: Sequence[Event]) -> None:

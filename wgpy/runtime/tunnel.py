@@ -293,6 +293,7 @@ async def open_interface(
     keylog: Callable[[str], None] | None = None,
     interface: str | None = None,
     resolves_again: bool = True,
+    admits: Callable[[memoryview], bool] | None = None,
     copies_ecn: bool = True,
 ) -> AsyncIterator[Device]:
     """Hold a TUN interface with the addresses, MTU and routes of the configuration (needs CAP_NET_ADMIN).
@@ -306,6 +307,7 @@ async def open_interface(
         keylog: called with one line per handshake secret.
         interface: of the system, or VRF, that the datagrams leave by; None for whatever the routes say.
         resolves_again: while a peer does not answer, ask again for the address of its endpoint's name.
+        admits: asked for each packet of a peer, before the system sees it: False drops it (`DropReason.NOT_ADMITTED`).
         copies_ecn: let congestion marks cross the tunnel (RFC 6040), and mark handshakes AF41.
 
     Raises:
@@ -325,6 +327,7 @@ async def open_interface(
     config = with_mark(config)
     tun = open_tun(name, mtu=config.mtu or DEFAULT_MTU)
     tun.on_warning = _log.warning
+    tun.admits = admits
     opened = open_device(
         config, tun, keylog=keylog, interface=interface, resolves_again=resolves_again, copies_ecn=copies_ecn
     )

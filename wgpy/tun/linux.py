@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import itertools
 import os
 import struct
 from collections import Counter
@@ -69,6 +70,8 @@ class LinuxTun:
         joins_udp: whether the kernel takes UDP superpackets.
         merges: whether writes are joined.
         has_more: see `PacketDevice`.
+        on_warning: called with what the operator should read.
+        admits: whether a received packet may reach the kernel; None for all of them.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class LinuxTun:
         self.has_more = False
         self._limit = _READS
         self.on_warning: Callable[[str], None] = lambda _: None
+        self.admits: Callable[[memoryview], bool] | None = None
         self.has_header = has_header
         self._header = virtio.HEADER_SIZE if has_header else 0
         self._slots = Arena(_SLOTS * _SLOT_SIZE)
@@ -281,6 +285,8 @@ class LinuxTun:
         Raises:
             TunnelClosed: the device was deleted.
         """
+        if self.admits is not None:
+            slabs = self._admitted(slabs, self.admits)
         if not self.merges:
             for slab in slabs:
                 self._write_singly(slab)
@@ -296,6 +302,20 @@ class LinuxTun:
                     self._write_apart(buffers)
                 else:
                     self._refused(error, packets)
+
+    def _admitted(self, slabs: Sequence[Slab], admits: Callable[[memoryview], bool]) -> list[Slab]:
+        """The rows that may reach the kernel, those next to each other still in one slab."""
+        kept: list[Slab] = []
+        for slab in slabs:
+            verdicts = [admits(packet) for packet in slab]
+            self.drops[DropReason.NOT_ADMITTED] += verdicts.count(False)
+            first = 0
+            for is_admitted, run in itertools.groupby(verdicts):
+                count = len(list(run))
+                if is_admitted:
+                    kept.append(slab.part(first, count))
+                first += count
+        return kept
 
     def _write_singly(self, slab: Slab) -> None:
         for packet in slab:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from wgpy.adapters.net import DIAL_ERRORS, abort
+from wgpy.adapters.net import DIAL_ERRORS, abort, ends_of
 from wgpy.errors import ConfigError
 from wgpy.runtime.groups import caught
 
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from wgpy.adapters.net import Address, Datagrams, Net
     from wgpy.adapters.proxies.gate import Gate
 
-__all__ = ["Forward", "forward_datagrams", "forward_from_tunnel", "forward_into_tunnel", "is_loopback", "parse_bind"]
+__all__ = [
+    "Forward",
+    "forward_datagrams",
+    "forward_from_tunnel",
+    "forward_into_tunnel",
+    "is_loopback",
+    "parse_bind",
+    "proxy_header",
+]
 
 _LARGEST_DATAGRAM: Final = 65535
 # Datagrams that wait for a mapping to be made; UDP may lose the others.
@@ -127,8 +135,18 @@ async def forward_into_tunnel(stream: Any, target: Address, net: Net, gate: Gate
     await gate.relay(stream, inside)
 
 
-async def forward_from_tunnel(inside: Any, target: Address, gate: Gate) -> None:
-    """Join a client in the tunnel with a host out here."""
+def proxy_header(inside: Any) -> bytes:
+    """Who a client in the tunnel is, as a server out here learns it: version 1 of HAProxy's PROXY protocol.
+
+    Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2.1.
+    """
+    (here, port), (client, client_port) = ends_of(inside)
+    family = "TCP6" if ":" in client else "TCP4"
+    return f"PROXY {family} {client} {here} {client_port} {port}\r\n".encode()
+
+
+async def forward_from_tunnel(inside: Any, target: Address, gate: Gate, *, names_client: bool = False) -> None:
+    """Join a client in the tunnel with a host out here, which sees us as its peer unless the client is named to it."""
     try:
         # The host's resolver is right here: the target is on the host's side.
         stream = await trio.open_tcp_stream(*target)
@@ -136,6 +154,12 @@ async def forward_from_tunnel(inside: Any, target: Address, gate: Gate) -> None:
         gate.failed(problem)
         await abort(inside)
         return
+    if names_client:
+        try:
+            await stream.send_all(proxy_header(inside))
+        except BaseException:
+            await abort(stream)
+            raise
     await gate.relay(stream, inside)
 
 

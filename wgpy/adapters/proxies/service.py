@@ -41,6 +41,7 @@ class Doors:
         http: where an HTTP proxy is.
         local: ports here that lead into the tunnel.
         remote: ports in the tunnel that lead here.
+        names_clients: servers that remote ports lead to are told who their client is (PROXY protocol).
         udp: UDP ports here that lead into the tunnel.
         observers: where `/ready` and `/metrics` are answered.
     """
@@ -49,6 +50,7 @@ class Doors:
     http: tuple[Address, ...] = ()
     local: tuple[Forward, ...] = ()
     remote: tuple[Forward, ...] = ()
+    names_clients: bool = False
     udp: tuple[Forward, ...] = ()
     observers: tuple[Address, ...] = ()
 
@@ -123,7 +125,9 @@ async def _open(
     for forward in doors.remote:
         inside = await net.open_tcp_listeners(forward.port, host=None if forward.bind == "*" else forward.bind)
         lines.append(f"remote {forward.bind or '*'}:{forward.port} -> {_shown(forward.target)}")
-        handler = functools.partial(forward_from_tunnel, target=forward.target, gate=gate)
+        handler = functools.partial(
+            forward_from_tunnel, target=forward.target, gate=gate, names_client=doors.names_clients
+        )
         acceptors.start_soon(gate.serve, inside, handler, connections)
     for forward in doors.udp:
         outside = await _open_datagrams(_bind(forward), forward.port)
