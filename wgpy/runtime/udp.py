@@ -125,12 +125,12 @@ class UdpSocket:
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._received: dict[tuple[tuple[int, int, bytes], ...], tuple[Local | None, int, int]] = {}
         self._locals: dict[bytes, Local] = {}
-        self._ancillaries: dict[tuple[Local | None, int, int], Ancillary] = {}
+        self._ancillaries: dict[tuple[Local | None, int, int, int], Ancillary] = {}
         self._addresses: dict[Endpoint, tuple[object, ...]] = {}
         # Of the last send: whoever sends to one endpoint looks everything up once.
         self._last_remote: Endpoint | None = None
         self._last_address: tuple[object, ...] = ()
-        self._last_way: tuple[object, int, int] | None = None
+        self._last_way: tuple[object, int, int, int] | None = None
         self._last_ancillary: Ancillary = []
         # Endpoints that refused grouped datagrams, and of which size: a path of small MTU.
         self._ungrouped: dict[Endpoint, int] = {}
@@ -256,8 +256,8 @@ class UdpSocket:
             self._addresses[endpoint] = address
         return address
 
-    def _ancillary(self, local: Local | None, tos: int, segment_size: int) -> Ancillary:
-        key = local, tos, segment_size
+    def _ancillary(self, local: Local | None, tos: int, segment_size: int, hop_limit: int) -> Ancillary:
+        key = local, tos, segment_size, hop_limit
         known = self._ancillaries.get(key)
         if known is not None:
             return known
@@ -269,11 +269,15 @@ class UdpSocket:
                 ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.as_source))
             if tos:
                 ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", tos)))
+            if hop_limit:
+                ancillary.append((socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", hop_limit)))
         else:
             if local is not None:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.as_source))
             if tos:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)))
+            if hop_limit:
+                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, struct.pack("=i", hop_limit)))
         if len(self._ancillaries) >= _ANCILLARIES_KEPT:
             self._ancillaries.clear()
         self._ancillaries[key] = ancillary
@@ -302,10 +306,10 @@ class UdpSocket:
         Raises:
             OSError: as the kernel says; BlockingIOError when there is no room.
         """
-        way = local, batch.tos, batch.segment_size if count > 1 else 0
+        way = local, batch.tos, batch.segment_size if count > 1 else 0, batch.hop_limit
         if way != self._last_way:
             known = local if isinstance(local, Local) and local.version == self.version else None
-            self._last_way, self._last_ancillary = way, self._ancillary(known, way[1], way[2])
+            self._last_way, self._last_ancillary = way, self._ancillary(known, *way[1:])
         remote = batch.remote
         if remote is not self._last_remote:
             self._last_remote, self._last_address = remote, self._address(remote)
@@ -483,6 +487,7 @@ class UdpSockets:
                 following.remote is not batch.remote
                 or following.local is not batch.local
                 or following.tos != batch.tos
+                or following.hop_limit != batch.hop_limit
                 or (following.segment_size != segment_size and (segments > 1 or following.length > segment_size))
                 or count + segments > MAX_SEGMENTS
                 or total + following.length > MAX_UDP_PAYLOAD_IPV4
