@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import structlog
 import trio
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, update
 
 from hub_server import supervise
+from hub_server.domain.token import RETRY_LIFETIME
 from hub_server.notify import Notifier
 from hub_server.services.core import Core
 from hub_server.store import schema
@@ -56,6 +57,10 @@ def clean(connection: Connection, now: float, events_for: float) -> dict[str, in
         (tokens, tokens.c.expires_at < now - KUBECONFIGS_FOR),
         (keys, keys.c.created_at < now - IDEMPOTENCE_FOR),
     ]
+    # A key that was not used within a day is none any more; its tombstone stays.
+    peers = schema.peers
+    unused = peers.c.is_pending & peers.c.retired_at.is_(None) & (peers.c.created_at < now - RETRY_LIFETIME)
+    connection.execute(update(peers).where(unused).values(retired_at=now, psk=b""))
     removed = {table.name: connection.execute(delete(table).where(condition)).rowcount for table, condition in old}
     removed[events.name] += _cut_events(connection)
     return removed

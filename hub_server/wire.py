@@ -98,6 +98,8 @@ class Wire:
         self._realms: dict[str, tuple[RealmRecord, wgpy.Tunnel]] = {}
         self._peers: dict[str, PeerRecord] = {}
         self._by_key: dict[wgpy.PublicKey, str] = {}
+        self._newcomers: dict[str, PeerRecord] = {}  # keys that wait for their first use
+        self._waiting: dict[wgpy.PublicKey, str] = {}
         self._by_address: dict[tuple[str, str], str] = {}
         # When each stream was opened, and why those that were cut were cut.
         # Keys that may shake hands for a while, and nothing more: of those who ask whether UDP reaches us.
@@ -146,6 +148,10 @@ class Wire:
         """
         _, realm = self._realms[record.tenant_id]
         before = self._peers.get(record.cluster_id)
+        if record.pending_until is not None and before is not None and before.public_key != record.public_key:
+            self._put_newcomer(realm, record)
+            return
+        record = replace(record, pending_until=None)
         if before == record:
             return
         is_same_peer = before is not None and replace(
@@ -155,25 +161,53 @@ class Wire:
             self.drop_peer(record.cluster_id)
         self.drop_probe(record.public_key)
         addresses = [str(one) for one in (record.address, record.address6) if one is not None]
-        config = wgpy.PeerConfig(
-            wgpy.PublicKey(record.public_key),
-            allowed_ips=addresses,
-            preshared_key=wgpy.PresharedKey(record.preshared_key),
-            persistent_keepalive=record.keepalive or 0,
-            # Once it is connected it says itself where it is.
-            endpoint=None if record.endpoint is None or is_same_peer else wgpy.Endpoint(*record.endpoint),
-        )
+        config = _config(record, addresses, keeps_endpoint=is_same_peer)
         if is_same_peer:
             self._tunnel.device.update_peer(config)
         else:
             realm.add_peer(config)
-            self._by_key[config.public_key] = record.cluster_id
-            for address in addresses:
-                self._by_address[record.tenant_id, address] = record.cluster_id
+        self._enter(record, addresses)
+
+    def _put_newcomer(self, realm: wgpy.Tunnel, record: PeerRecord) -> None:
+        """Answer handshakes of a key that waits for its first use; until then no packet of it comes in."""
+        if self._newcomers.get(record.cluster_id) == record:
+            return
+        self._drop_newcomer(record.cluster_id)
+        public_key, preshared_key = wgpy.PublicKey(record.public_key), wgpy.PresharedKey(record.preshared_key)
+        realm.add_peer(wgpy.PeerConfig(public_key, allowed_ips=[], preshared_key=preshared_key))
+        self._newcomers[record.cluster_id] = record
+        self._waiting[public_key] = record.cluster_id
+
+    def _drop_newcomer(self, cluster_id: str) -> None:
+        record = self._newcomers.pop(cluster_id, None)
+        if record is not None:
+            public_key = wgpy.PublicKey(record.public_key)
+            del self._waiting[public_key]
+            self._tunnel.device.remove_peer(public_key)
+
+    def _admit(self, cluster_id: str) -> bool:
+        """A key that waited was used: it takes the place of the one before, if it did not wait too long."""
+        record = self._newcomers[cluster_id]
+        if record.pending_until is None or self._wall_clock() > record.pending_until:
+            self._drop_newcomer(cluster_id)
+            return False
+        del self._newcomers[cluster_id], self._waiting[wgpy.PublicKey(record.public_key)]
+        self.drop_peer(cluster_id)
+        record = replace(record, pending_until=None)
+        addresses = [str(one) for one in (record.address, record.address6) if one is not None]
+        self._tunnel.device.update_peer(_config(record, addresses, keeps_endpoint=True))
+        self._enter(record, addresses)
+        return True
+
+    def _enter(self, record: PeerRecord, addresses: list[str]) -> None:
+        self._by_key[wgpy.PublicKey(record.public_key)] = record.cluster_id
+        for address in addresses:
+            self._by_address[record.tenant_id, address] = record.cluster_id
         self._peers[record.cluster_id] = record
 
     def drop_peer(self, cluster_id: str) -> None:
         """Forget a cluster: its streams end, its packets are refused, its handshakes get no answer."""
+        self._drop_newcomer(cluster_id)
         record = self._peers.pop(cluster_id, None)
         if record is None:
             return
@@ -304,6 +338,10 @@ class Wire:
     def _happened(self, event: object) -> None:
         if not isinstance(event, wgpy.InitiationReceived | wgpy.HandshakeCompleted):
             return
+        if (waiting := self._waiting.get(event.peer)) is not None and isinstance(event, wgpy.HandshakeCompleted):
+            with supervise.confined("a new key", waiting):
+                if self._admit(waiting):
+                    self._sink.key_replaced(waiting, bytes(event.peer), self._wall_clock())
         cluster_id = self._by_key.get(event.peer)
         if cluster_id is None:
             return
@@ -315,6 +353,17 @@ class Wire:
         # The device calls this between two packets: a fault up there must not end every tunnel.
         with supervise.confined("news of a handshake", cluster_id):
             tell(cluster_id, str(event.endpoint), self._wall_clock())
+
+
+def _config(record: PeerRecord, addresses: list[str], *, keeps_endpoint: bool) -> wgpy.PeerConfig:
+    return wgpy.PeerConfig(
+        wgpy.PublicKey(record.public_key),
+        allowed_ips=addresses,
+        preshared_key=wgpy.PresharedKey(record.preshared_key),
+        persistent_keepalive=record.keepalive or 0,
+        # Once it is connected it says itself where it is.
+        endpoint=None if record.endpoint is None or keeps_endpoint else wgpy.Endpoint(*record.endpoint),
+    )
 
 
 def _os_error(number: int, cluster_id: str) -> OSError:

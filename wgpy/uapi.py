@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from wgpy.config import Endpoint, Prefix
 from wgpy.errors import ConfigError
+from wgpy.foreign import decimal, quoted
 from wgpy.keys import PresharedKey, PrivateKey, PublicKey
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _HEX_KEY: Final = re.compile(rb"[0-9a-fA-F]{64}")
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 _PROTO: Final = getattr(errno, "EPROTO", 71)
 _ZERO: Final = bytes(32)
+_LARGEST: Final = 2**64 - 1
 
 
 # --- operations ------------------------------------------------------------------------------------------------------
@@ -251,8 +253,8 @@ def parse_state(answer: bytes) -> DeviceState:
         private_key = bytes.fromhex(device.get("private_key", ""))
         return DeviceState(
             private_key=PrivateKey(private_key) if any(private_key) else None,
-            listen_port=int(device.get("listen_port", "0")),
-            fwmark=int(device.get("fwmark", "0")),
+            listen_port=decimal(device.get("listen_port", "0"), 65535),
+            fwmark=decimal(device.get("fwmark", "0"), 2**32 - 1),
             peers=[_parse_peer(values, prefixes) for values, prefixes in peers],
         )
     except ValueError as problem:  # ConfigError is one too
@@ -260,15 +262,17 @@ def parse_state(answer: bytes) -> DeviceState:
 
 
 def _parse_peer(values: dict[str, str], prefixes: list[str]) -> PeerState:
-    seconds, nanoseconds = (int(values.get(f"last_handshake_time_{unit}", "0")) for unit in ("sec", "nsec"))
+    seconds, nanoseconds = (
+        decimal(values.get(f"last_handshake_time_{unit}", "0"), _LARGEST) for unit in ("sec", "nsec")
+    )
     return PeerState(
         public_key=PublicKey(bytes.fromhex(values["public_key"])),
         preshared_key=PresharedKey(bytes.fromhex(values.get("preshared_key", "")) or bytes(32)),
         endpoint=Endpoint.parse(values["endpoint"]) if "endpoint" in values else None,
         last_handshake_time=seconds + nanoseconds / 1e9,
-        tx_bytes=int(values.get("tx_bytes", "0")),
-        rx_bytes=int(values.get("rx_bytes", "0")),
-        persistent_keepalive=int(values.get("persistent_keepalive_interval", "0")),
+        tx_bytes=decimal(values.get("tx_bytes", "0"), _LARGEST),
+        rx_bytes=decimal(values.get("rx_bytes", "0"), _LARGEST),
+        persistent_keepalive=decimal(values.get("persistent_keepalive_interval", "0"), 65535),
         allowed_ips=[Prefix.parse(prefix) for prefix in prefixes],
     )
 
@@ -422,7 +426,7 @@ class _DeviceBlock:
             case b"replace_peers":
                 self.replace_peers = _true(value)
             case _:
-                raise _invalid(f"unknown device key {key[:40]!r}")
+                raise _invalid(f"unknown device key {quoted(key)}")
 
     def update(self) -> DeviceUpdate:
         return DeviceUpdate(
@@ -475,7 +479,7 @@ class _PeerBlock:
                 if value != b"1":
                     raise _invalid("protocol_version is 1")
             case _:
-                raise _invalid(f"unknown peer key {key[:40]!r}")
+                raise _invalid(f"unknown peer key {quoted(key)}")
 
     def update(self) -> PeerUpdate:
         return PeerUpdate(
@@ -498,14 +502,14 @@ def _key(value: bytes) -> bytes:
 
 
 def _number(value: bytes, largest: int) -> int:
-    if not _DECIMAL.fullmatch(value) or int(value) > largest:
-        raise _invalid(f"expected a number from 0 to {largest}, got {value[:40]!r}")
-    return int(value)
+    if not _DECIMAL.fullmatch(value):
+        raise _invalid(f"expected a number from 0 to {largest}, got {quoted(value)}")
+    return decimal(value.decode(), largest)
 
 
 def _true(value: bytes) -> bool:
     if value != b"true":
-        raise _invalid(f"only true is allowed, got {value[:40]!r}")
+        raise _invalid(f"only true is allowed, got {quoted(value)}")
     return True
 
 

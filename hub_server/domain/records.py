@@ -66,6 +66,8 @@ class PeerRecord:
         address6: likewise; None where the tenant has no IPv6.
         endpoint: where it was seen last, so that a restarted hub can call it; None if never.
         keepalive: seconds between the hub's own keepalives; None for none, since the edge sends them.
+        pending_until: of a key that takes the place of the one in use with its first handshake, if that comes by then
+            (Unix seconds); None for the key in use.
     """
 
     cluster_id: str
@@ -76,6 +78,7 @@ class PeerRecord:
     address6: IPv6Address | None = None
     endpoint: tuple[str, int] | None = None
     keepalive: int | None = None
+    pending_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,9 @@ class Sink(Protocol):
 
     def handshake_confirmed(self, cluster_id: str, remote: str, at: float) -> None:
         """The first packet under new keys: the other side really has them."""
+
+    def key_replaced(self, cluster_id: str, public_key: bytes, at: float) -> None:
+        """A key that was waiting was used for the first time: the one before it is not served any more."""
 
     def beat(self, cluster_id: str, at: float, rtt: float | None, remote: str | None) -> None:
         """A heartbeat came; round trip in seconds, None before the first echo."""

@@ -440,8 +440,12 @@ def _put_peer(
     mine = (peers.c.public_key == public_key) & peers.c.retired_at.is_(None)
     if connection.execute(update(peers).where(mine).values(psk=sealed)).rowcount:
         return
+    # An edge that runs goes on with its key until the new one is used; of two that wait the older one is void.
+    is_running = cluster.connected_at is not None
     before = (peers.c.cluster_id == cluster.id) & peers.c.retired_at.is_(None)
-    connection.execute(update(peers).where(before).values(retired_at=now, psk=b""))
+    replaced = before & peers.c.is_pending if is_running else before
+    connection.execute(update(peers).where(replaced).values(retired_at=now, psk=b""))
+    has_key = connection.execute(select(peers.c.public_key).where(before)).first() is not None
     connection.execute(
         insert(peers).values(
             public_key=public_key,
@@ -451,6 +455,7 @@ def _put_peer(
             address=str(address),
             address6=str(address6) if address6 is not None else None,
             created_at=now,
+            is_pending=has_key,
         )
     )
 

@@ -24,6 +24,7 @@ from hub_server.domain.errors import Unavailable
 from hub_server.domain.reasons import Reason
 from hub_server.domain.records import ApiState, GoodbyeReason, Hello, NodeSummary, PeerRecord, RealmRecord
 from hub_server.domain.status import Phase, Status
+from hub_server.domain.token import RETRY_LIFETIME
 from hub_server.services.core import Core, add_event, meta_get, meta_put, open_alert
 from hub_server.services.live import Kind
 from hub_server.settings import host_and_port
@@ -164,12 +165,13 @@ class _Batch:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     resolved: list[tuple[str, float]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[tuple[str, bytes, float]] = field(default_factory=list)
 
     def add(self, newer: _Batch) -> None:
         """Take in what came later; of what waits too long for the database, the oldest is let go."""
         self.rows |= newer.rows
         self.nodes |= newer.nodes
-        for name in ("events", "alerts", "resolved", "samples"):
+        for name in ("events", "alerts", "resolved", "samples", "keys"):
             mine: list[Any] = getattr(self, name)
             mine += getattr(newer, name)
             del mine[:-_MOST_WAITING]
@@ -181,6 +183,8 @@ class _Batch:
             parts[cluster_id].rows.add(cluster_id)
         for cluster_id, nodes in self.nodes.items():
             parts[cluster_id].nodes[cluster_id] = nodes
+        for key in self.keys:
+            parts[key[0]].keys.append(key)
         for cluster_id, at in self.resolved:
             parts[cluster_id].resolved.append((cluster_id, at))
         for name in ("events", "alerts", "samples"):
@@ -234,6 +238,8 @@ class Presence:
 
     async def joined(self, cluster_id: str) -> Row | None:
         """A token was redeemed, or a block was ended: let the wire know its peer, then show it."""
+        if self._batch.keys:
+            await self.flush()  # what is read below knows which key is in use
         row = await self.reload(cluster_id)
         realms, peers = await self._core.database.read(_wire_records, self._core, cluster_id)
         wire = self._core.wire
@@ -292,6 +298,17 @@ class Presence:
         row.first_packet_at = row.first_packet_at or at
         row.endpoint = remote
         self._packet(row, at, is_new_session=True)
+
+    def key_replaced(self, cluster_id: str, public_key: bytes, at: float) -> None:
+        """A key that was waiting was used for the first time."""
+        if (row := self.rows.get(cluster_id)) is None:
+            return
+        row.public_key = public_key
+        self._batch.keys.append((cluster_id, public_key, at))
+        self._event(
+            row, "edge.key_replaced", at, None, "the key of the newest invite is in use, the one before is void"
+        )
+        self._changed(row)
 
     def beat(self, cluster_id: str, at: float, rtt: float | None, remote: str | None) -> None:
         """A heartbeat came."""
@@ -745,6 +762,8 @@ def _stored(row: Row) -> dict[str, Any]:
 
 def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], now: float) -> None:
     clusters = schema.clusters
+    for cluster_id, public_key, at in batch.keys:
+        _replace_key(connection, cluster_id, public_key, at)
     for row in rows:
         values = {name: value for name, value in row.items() if name not in ("id", "endpoint")}
         live = (clusters.c.id == row["id"]) & clusters.c.deleted_at.is_(None)
@@ -756,7 +775,7 @@ def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], no
             peers = schema.peers
             connection.execute(
                 update(peers)
-                .where(peers.c.cluster_id == row["id"], peers.c.retired_at.is_(None))
+                .where(peers.c.cluster_id == row["id"], peers.c.retired_at.is_(None), ~peers.c.is_pending)
                 .values(endpoint=row["endpoint"][:80])
             )
     for event in batch.events:
@@ -774,6 +793,16 @@ def _flush(connection: Connection, batch: _Batch, rows: list[dict[str, Any]], no
         # A clock that was set back comes to the same minute again.
         connection.execute(insert(schema.status_samples).prefix_with("OR REPLACE"), batch.samples)
     meta_put(connection, _LISTENING, repr(now))
+
+
+def _replace_key(connection: Connection, cluster_id: str, public_key: bytes, at: float) -> None:
+    """The key that waited is the cluster's; the one before is a tombstone."""
+    peers = schema.peers
+    live = (peers.c.cluster_id == cluster_id) & peers.c.retired_at.is_(None)
+    mine = live & (peers.c.public_key == public_key) & peers.c.is_pending
+    if connection.execute(select(peers.c.public_key).where(mine)).first() is not None:
+        connection.execute(update(peers).where(live, ~peers.c.is_pending).values(retired_at=at, psk=b""))
+        connection.execute(update(peers).where(mine).values(is_pending=False))
 
 
 def _resolve(connection: Connection, cluster_id: str, at: float) -> None:
@@ -801,10 +830,11 @@ def _resolve(connection: Connection, cluster_id: str, at: float) -> None:
 
 def _load(connection: Connection, cluster_id: str | None) -> tuple[str | None, list[dict[str, Any]]]:
     clusters, subnets, peers = schema.clusters, schema.subnets, schema.peers
+    is_live = peers.c.retired_at.is_(None) & ~peers.c.is_pending
     query = (
         select(clusters, subnets.c.cidr, peers.c.address, peers.c.address6, peers.c.endpoint, peers.c.public_key)
         .join(subnets, subnets.c.id == clusters.c.subnet_id)
-        .join(peers, (peers.c.cluster_id == clusters.c.id) & peers.c.retired_at.is_(None), isouter=True)
+        .join(peers, (peers.c.cluster_id == clusters.c.id) & is_live, isouter=True)
         .where(clusters.c.deleted_at.is_(None))
     )
     if cluster_id is not None:
@@ -875,6 +905,7 @@ def _wire_records(
         .join(clusters, clusters.c.id == peers.c.cluster_id)
         .where(peers.c.retired_at.is_(None), clusters.c.deleted_at.is_(None))
         .where(clusters.c.phase != Phase.BLOCKED.value)
+        .order_by(peers.c.is_pending)  # a key that waits comes after the one in use
     )
     if cluster_id is not None:
         query = query.where(peers.c.cluster_id == cluster_id)
@@ -889,6 +920,7 @@ def _wire_records(
                 address=IPv4Address(row.address),
                 address6=IPv6Address(row.address6) if row.address6 else None,
                 endpoint=host_and_port(row.endpoint) if row.endpoint else None,
+                pending_until=row.created_at + RETRY_LIFETIME if row.is_pending else None,
             )
         )
     tenants = {record.tenant_id for record in records}

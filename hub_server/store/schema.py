@@ -237,7 +237,10 @@ peers = Table(
     Column("endpoint", String(80)),
     Column("created_at", Float, nullable=False),
     Column("retired_at", Float),
-    Index("uq_peers_live", "cluster_id", **_only("retired_at IS NULL")),
+    # Made by a new invite while the key before it is in use, and not used yet itself.
+    Column("is_pending", Boolean, nullable=False, server_default=false()),
+    Index("uq_peers_live", "cluster_id", **_only("retired_at IS NULL AND NOT is_pending")),
+    Index("uq_peers_pending", "cluster_id", **_only("retired_at IS NULL AND is_pending")),
 )
 
 nodes = Table(

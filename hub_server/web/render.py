@@ -58,6 +58,8 @@ EVENTS = {
     "cluster.deleted": "Deleted",
     "config.rejected": "The edge refused a setting",
     "edge.goodbye": "The edge said goodbye",
+    "edge.key_replaced": "Joined again: the new key is in use",
+    "edge.misbehaved": "The edge sent what was refused",
     "edge.upgraded": "Edge upgraded",
     "invite.created": "Invite made",
     "invite.expired": "Invite expired",

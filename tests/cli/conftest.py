@@ -67,9 +67,9 @@ def check_help(run: Run, command: str) -> None:
     assert re.search(rf"examples:\n  .*wgpy {command}".encode(), shown.stdout)
 
 
-def check_wrong_usage(run: Run, *argv: str) -> bytes:
-    """One line on standard error, exit code 1; the line."""
+def check_wrong_usage(run: Run, *argv: str, code: int = 1) -> bytes:
+    """One line on standard error and an exit code; the line."""
     done = run(*argv)
-    assert (done.returncode, done.stdout) == (1, b"")
+    assert (done.returncode, done.stdout) == (code, b"")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr

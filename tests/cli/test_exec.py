@@ -25,7 +25,11 @@ def test_options_of_the_program_are_its_own(dashes: list[str]) -> None:
 
 @pytest.mark.parametrize("argv", [["exec"], ["exec", "CONF"], ["exec", "CONF", "--"]])
 def test_wrong_usage(wgpy: Run, argv: list[str]) -> None:
-    check_wrong_usage(wgpy, *argv)
+    check_wrong_usage(wgpy, *argv, code=125)
+
+
+def test_a_configuration_that_is_not_there_is_our_failure(wgpy: Run) -> None:
+    assert b"No such file" in check_wrong_usage(wgpy, "exec", "nosuch.conf", "--", "true", code=125)
 
 
 def test_a_configuration_without_a_key_is_refused(wgpy: Run, tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ class Notes:
     def api_state(self, cluster_id: str, state: str, errno: str | None, detail: str) -> None:
         self._note("api", cluster_id, (state, errno, detail))
 
+    def key_replaced(self, cluster_id: str, public_key: bytes, at: float) -> None:
+        self._note("key", cluster_id, public_key)
+
     def misbehaved(self, cluster_id: str, what: str) -> None:
         self._note("misbehaved", cluster_id, what)
 

@@ -18,9 +18,10 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hub_server import jobs
 from hub_server.domain.token import make_token, parse_token
 from hub_server.services.joining import Refused, parse_request_untrusted
-from tests.hub.clocked import START, Bench, Clock, clocked_hub
+from tests.hub.clocked import REMOTE, START, Bench, Clock, Key, clocked_hub
 
 DAY = 86400.0
 
@@ -454,6 +455,34 @@ async def test_an_edge_learns_how_it_stands(tmp_path: Path) -> None:
             "at": int(hub.clock()),
             "config": None,
         }
+
+
+async def test_the_key_of_a_new_invite_replaces_the_one_in_use_when_it_is_used(tmp_path: Path) -> None:
+    """Redemption alone takes nothing from the edge that runs, over a restart too; an unused key is void after a day."""
+    async with clocked_hub(tmp_path) as hub:
+        old, invite = hub.key(), await hub.invite("one")
+        await hub.redeem(invite, old)
+        hub.presence.handshake_confirmed(invite.cluster_id, REMOTE, hub.clock())
+        await hub.presence.flush()
+
+        async def state(key: Key) -> str:
+            return str((await hub.post(key.asks_for_itself(hub.clock()), "self")).json()["state"])
+
+        first, second = hub.key(), hub.key()
+        for key in (first, second):
+            again = await hub.services.clusters.regenerate(hub.admin, invite.cluster_id)
+            await hub.redeem(again, key)
+        assert [await state(key) for key in (old, first, second)] == ["active", "revoked", "active"]
+        _, records = await hub.presence.load()
+        assert [record.pending_until is None for record in records] == [True, False]
+        hub.presence.key_replaced(invite.cluster_id, records[1].public_key, hub.clock())
+        await hub.presence.flush()
+        assert [await state(key) for key in (old, second)] == ["revoked", "active"]
+        third = hub.key()
+        await hub.redeem(await hub.services.clusters.regenerate(hub.admin, invite.cluster_id), third)
+        hub.clock.at += 86401
+        await hub.core.database.write(jobs.clean, hub.clock(), 90 * 86400.0)
+        assert [await state(key) for key in (second, third)] == ["active", "revoked"]
 
 
 async def test_a_busy_database_is_no_final_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

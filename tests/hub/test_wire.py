@@ -260,3 +260,32 @@ async def test_the_hub_comes_back_and_calls_the_places_it_remembers() -> None:
             await notes.until("confirmed", len(edges))
             assert notes.of("initiation") == []
         nursery.cancel_scope.cancel()
+
+
+async def test_a_new_key_takes_the_place_of_the_one_in_use_with_its_first_handshake() -> None:
+    """A new invite does not throw the running edge out: what it was made for may never come."""
+    old, new = Edge("cl_1"), Edge("cl_1")
+    async with open_hub(old) as (wire, notes, _), old.connected(wire):
+        await old.beat()
+        wire.put_peer(dataclasses.replace(new.record, pending_until=float("inf")))
+        await old.beat()
+        assert notes.of("key") == []
+        async with new.connected(wire):
+            await new.beat()
+            assert notes.of("key") == [bytes(new.key.public_key)]
+            heard = len(notes.of("beat"))
+            await old.send_beat()
+            await new.beat()
+            assert len(notes.of("beat")) == heard + 1, "the old key is not served any more"
+
+
+async def test_a_new_key_that_waited_too_long_is_not_taken() -> None:
+    old, new = Edge("cl_1"), Edge("cl_1")
+    async with open_hub(old) as (wire, notes, _), old.connected(wire):
+        await old.beat()
+        wire.put_peer(dataclasses.replace(new.record, pending_until=1.0))
+        async with new.connected(wire):
+            await new.send_beat()
+            await old.beat()
+        assert notes.of("key") == []
+        assert len(notes.of("beat")) == 2

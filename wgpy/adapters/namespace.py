@@ -54,6 +54,7 @@ _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
 _MNT_DETACH: Final = 2
 _SI_KERNEL: Final = 0x80
+_PR_SET_PDEATHSIG: Final = 1
 
 _INTERFACE: Final = "wg0"
 _TUN: Final = "/dev/net/tun"
@@ -211,6 +212,8 @@ def _become(channel: socket.socket, config: InterfaceConfig, argv: Sequence[str]
         for number in (*_PASSED_ON, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # When who carries the tunnel is killed, nobody is left to end the program, and it has no network.
+        _system_call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
         if channel.recv(16) == _GO:
             code = _exec(argv)
     except OSError as problem:

@@ -6,12 +6,13 @@ the exit code. What a command needs is imported when it runs, so that `wgpy pubk
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from wgpy import __version__
-from wgpy.cli.parser import Parser
+from wgpy.cli.parser import Parser, said
 from wgpy.errors import WgpyError
 
 if TYPE_CHECKING:
@@ -85,19 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(program: str, command: Callable[[], int]) -> int:
     """Run a command; what goes wrong is one line on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold any octets, which standard error shows in this way of itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
-    except WgpyError as problem:
-        text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-        print(f"{program}: {text}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `wgpy show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as problem:
-        where = f"{problem.filename}: " if problem.filename else ""
-        print(f"{program}: {where}{problem.strerror or problem}", file=sys.stderr)
+    except (WgpyError, OSError) as problem:
+        print(f"{program}: {said(problem)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from wgpy.cli.parser import add_command
+from wgpy.cli.parser import add_command, count, pause
 from wgpy.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def add_to(commands: Commands[Parser]) -> None:
     )
     parser.add_argument("interface", metavar="IFACE", help="name of the interface")
     parser.add_argument("file", metavar="FILE", help="is replaced; - for standard output")
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many packets")
-    parser.add_argument("--seconds", type=float, metavar="N", help="end after so long")
+    parser.add_argument("--count", type=count(10**12), metavar="N", help="end after so many packets")
+    parser.add_argument("--seconds", type=pause, metavar="N", help="end after so long")
 
 
 # --- pcapng (draft-ietf-opsawg-pcapng) -------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+_LONGEST = 1024
+
 
 def add_to(commands: Commands[Parser]) -> None:
     """Declare the commands."""
@@ -62,5 +64,7 @@ def _genpsk(_: argparse.Namespace) -> int:
 def _pubkey(_: argparse.Namespace) -> int:
     if sys.stdin.isatty():
         print("paste a private key and press Enter:", file=sys.stderr)
-    print(PrivateKey(sys.stdin.readline().strip()).public_key)
+    # Whatever it is that comes: a key is 44 characters of ASCII.
+    line = sys.stdin.buffer.readline(_LONGEST).decode("ascii", "replace")
+    print(PrivateKey(line.strip()).public_key)
     return 0

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from wgpy.cli.conf import add_conf, read_conf
-from wgpy.cli.parser import add_command, port_number
+from wgpy.cli.parser import add_command, port_number, time_limit
 
 if TYPE_CHECKING:
     import argparse
@@ -28,11 +28,12 @@ def add_to(commands: Commands[Parser]) -> None:
         examples="  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | wgpy nc office.conf intranet.example 80\n"
         "  ssh -o ProxyCommand='wgpy nc office.conf %h %p' build-machine\n"
         "  wgpy nc -w 5 -z office.conf intranet.example 443 && echo reachable\n",
+        mixes=True,
     )
     add_conf(parser)
     parser.add_argument("host", metavar="HOST", help="name, resolved in the tunnel, or address")
     parser.add_argument("port", metavar="PORT", type=port_number)
-    parser.add_argument("-w", "--wait", metavar="SECONDS", type=float, help="give up connecting after so long")
+    parser.add_argument("-w", "--wait", metavar="SECONDS", type=time_limit, help="give up connecting after so long")
     parser.add_argument("-z", "--zero", action="store_true", help="only connect: the exit code says whether it worked")
 
 

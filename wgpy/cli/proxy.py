@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from wgpy.cli.conf import read_conf
-from wgpy.cli.parser import add_command
+from wgpy.cli.parser import add_command, count, pause
 from wgpy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,9 +58,15 @@ def add_to(commands: Commands[Parser]) -> None:
     add("--metrics", metavar="ADDR", help="answer GET /metrics for Prometheus")
     add("--user", metavar="NAME", help=f"ask clients for this user and the password of {_PASSWORD_VARIABLE}")
     add("--open", action="store_true", help="let everybody in on addresses that others can reach")
-    add("--connections", metavar="N", type=int, default=512, help="clients at once (512)")
-    add("--idle", metavar="SECONDS", type=float, default=7440.0, help="end a connection that is silent so long (7440)")
-    add("--grace", metavar="SECONDS", type=float, default=10.0, help="let connections finish when told to stop (10)")
+    add("--connections", metavar="N", type=count(10**6, least=1), default=512, help="clients at once (512)")
+    add(
+        "--idle",
+        metavar="SECONDS",
+        type=pause,
+        default=7440.0,
+        help="end a connection that is silent so long (7440); 0 for never",
+    )
+    add("--grace", metavar="SECONDS", type=pause, default=10.0, help="let connections finish when told to stop (10)")
 
 
 def _proxy(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wgpy.cli.parser import add_command, colour
+from wgpy.cli.parser import add_command, colour, time_limit
 from wgpy.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_to(commands: Commands[Parser]) -> None:
     parser.add_argument("interface", metavar="IFACE", nargs="?", help="only this one")
     parser.add_argument("--json", action="store_true", help="a list for programs; with --watch one list per line")
     parser.add_argument("--watch", action="store_true", help="again and again, with rates, until Ctrl-C")
-    parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between two looks (1)")
+    parser.add_argument("--interval", type=time_limit, default=1.0, metavar="SECONDS", help="between two looks (1)")
 
 
 def ask(name: str) -> DeviceState:

@@ -18,6 +18,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from wgpy import foreign
 from wgpy.errors import ConfigError, DeviceError
 from wgpy.tun.netlink import Netlink, Rule
 
@@ -109,6 +110,9 @@ def _table(name: str) -> int | None:
         return _MAIN
     if name in _TABLES:
         return _TABLES[name]
-    if name.isascii() and name.isdigit() and 0 < int(name) < 1 << 32:
-        return int(name)
-    raise ConfigError(f"no such routing table: {name!r}; use auto, off, main or a number", field="Table")
+    try:
+        return foreign.decimal(name, 2**32 - 1, least=1)
+    except ConfigError:
+        raise ConfigError(
+            f"no such routing table: {foreign.quoted(name)}; use auto, off, main or a number", field="Table"
+        ) from None

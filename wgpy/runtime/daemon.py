@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from wgpy import foreign
 from wgpy.config import InterfaceConfig
 from wgpy.constants import DEFAULT_MTU
 from wgpy.errors import ConfigError, DeviceError, TunnelClosed
@@ -44,6 +45,7 @@ __all__ = ["run_daemon"]
 _log = logging.getLogger("wgpy.device")
 
 # How soon a removed control socket or a deleted interface ends the daemon.
+_LARGEST_DESCRIPTOR: Final = 2**31 - 1
 _LOOK_AROUND: Final = 1.0
 _LEVELS: Final = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "error": logging.ERROR, "silent": None}
 
@@ -201,18 +203,15 @@ def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
     text = environment.get(variable)
     if not text:
         return None
-    if not text.isascii() or not text.isdigit():
-        raise ConfigError(f"expected the number of a file descriptor, got {text!r}", field=variable)
-    return int(text)
+    return foreign.decimal(text, _LARGEST_DESCRIPTOR, what="a file descriptor", field=variable)
 
 
 def _workers(environment: Mapping[str, str]) -> int:
     text = environment.get("WGPY_WORKERS") or "1"
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_WORKERS:
-        raise ConfigError(f"expected 1 to {MOST_WORKERS}, got {text!r}", field="WGPY_WORKERS")
-    if int(text) > 1 and environment.get("WG_TUN_FD"):
+    workers = foreign.decimal(text, MOST_WORKERS, least=1, field="WGPY_WORKERS")
+    if workers > 1 and environment.get("WG_TUN_FD"):
         raise ConfigError("an interface that was handed in has one queue: leave out WG_TUN_FD", field="WGPY_WORKERS")
-    return int(text)
+    return workers
 
 
 def _open_group(plan: Plan, workers: int) -> list[UdpSockets]:

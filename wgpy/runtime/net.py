@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import trio
 
-from wgpy.errors import DropReason
+from wgpy import foreign
+from wgpy.errors import ConfigError, DropReason
 from wgpy.netstack.addresses import failure, parsed_port
 from wgpy.netstack.constants import BACKLOG
 from wgpy.netstack.tcp.keepalive import checked_user_timeout
@@ -388,11 +389,9 @@ class Net:
 def _port_number(port: int | str | None) -> int:
     if port is None or isinstance(port, int):
         return port or 0
-    if port.isdecimal():
-        return int(port)
     try:
-        return socket.getservbyname(port)
-    except OSError:
+        return foreign.decimal(port, foreign.MAX_PORT) if port.isdecimal() else socket.getservbyname(port)
+    except (OSError, ConfigError):
         raise socket.gaierror(socket.EAI_SERVICE, f"{port!r} is no service") from None
 
 

@@ -126,6 +126,14 @@ class Target:
                 await trio.sleep(0.1)
         return self.descriptors
 
+    async def calm(self) -> None:
+        """Wait until it has worked off what was asked before: its descriptors no longer become fewer."""
+        before = self.descriptors + 1
+        with trio.move_on_after(120):
+            while self.descriptors < before or self.descriptors > 60:
+                before = self.descriptors
+                await trio.sleep(3)
+
     async def page(self) -> float:
         """How long the sign-in page takes, by a connection of its own."""
         began = time.perf_counter()
@@ -315,13 +323,14 @@ async def visited(target: Target) -> AsyncIterator[list[float]]:
 async def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with attacked_hub(Path(folder), with_tls=options.tls) as target:
-            await attack(target, options.seed + 1, min(5000, options.openings))
-            await trio.sleep(3)
+            await attack(target, options.seed + 1, min(10_000, options.openings))
+            await target.calm()
             memory, descriptors, page = target.memory, target.descriptors, await target.page_median()
             began = time.perf_counter()
             async with visited(target) as during:
                 await attack(target, options.seed, options.openings, at_once=options.at_once)
             seconds = time.perf_counter() - began
+            await target.calm()
             after = await target.settled(descriptors + 5)
             print(f"seed {options.seed}: {options.openings} openings in {seconds:.0f} s, alive: {target.is_alive}")
             print(f"memory {memory / 1e6:.1f} MB before, {target.memory / 1e6:.1f} MB after")

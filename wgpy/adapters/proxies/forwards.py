@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from wgpy import foreign
 from wgpy.adapters.net import DIAL_ERRORS, abort, ends_of
 from wgpy.errors import ConfigError
 from wgpy.runtime.groups import caught
@@ -68,9 +69,12 @@ def _split(text: str, what: str) -> list[str]:
 
 
 def _port(text: str, what: str, *, least: int) -> int:
-    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= 65535:
-        raise ConfigError(f"expected {what} with ports from {least} to 65535, got {text!r} as a port")
-    return int(text)
+    try:
+        return foreign.decimal(text, foreign.MAX_PORT, least=least)
+    except ConfigError:
+        raise ConfigError(
+            f"expected {what} with ports from {least} to {foreign.MAX_PORT}, got {foreign.quoted(text)} as a port"
+        ) from None
 
 
 def parse_bind(text: str) -> Address:
