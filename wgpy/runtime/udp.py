@@ -17,10 +17,11 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from wgpy import foreign
 from wgpy.config import Endpoint
 from wgpy.constants import MAX_SEGMENTS, MAX_UDP_PAYLOAD_IPV4
 from wgpy.dataplane.slab import Arena
-from wgpy.errors import DropReason
+from wgpy.errors import ConfigError, DropReason
 from wgpy.protocol.datagrams import DatagramBatch
 from wgpy.runtime.binding import MARK, Member, bind_members, explained
 
@@ -248,7 +249,7 @@ class UdpSocket:
                 host, _, zone = endpoint.host.partition("%")
                 scope = 0
                 if zone:
-                    scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+                    scope = _scope(zone)
                 address = (host, endpoint.port, 0, scope)
             if len(self._addresses) >= _ENDPOINTS_KEPT:
                 self._addresses.clear()
@@ -579,3 +580,17 @@ def path_mtu(remote: Endpoint) -> int | None:
             return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
     except OSError:
         return None
+
+
+def _scope(zone: str) -> int:
+    """The number of the interface that a zone names.
+
+    Raises:
+        OSError: there is none.
+    """
+    if not (zone.isascii() and zone.isdigit()):
+        return socket.if_nametoindex(zone)
+    try:
+        return foreign.decimal(zone, 2**31 - 1)
+    except ConfigError:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
