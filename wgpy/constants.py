@@ -79,6 +79,8 @@ MAX_SEGMENTS: Final = 64  # kernel UDP_MAX_SEGMENTS before 6.x; newer ones take 
 # A device that stages for thousands of silent peers must not fill a 128 MB host.
 MAX_STAGED_PER_DEVICE: Final = 4096
 MAX_STAGED_OCTETS_PER_DEVICE: Final = 8 * 2**20
+# What a datagram within a datagram loses of its hop limit: seven tunnels inside each other, and no loop beyond (B60).
+NESTED_HOPS: Final = 8
 # Handshakes worked off per engine call: about 3 ms of X25519, so that a flood cannot stall transport (trap T23).
 HANDSHAKES_PER_CALL: Final = 8
 # Per second, for errors sent into the TUN (behaviour B62).

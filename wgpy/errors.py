@@ -180,6 +180,7 @@ class DropReason(enum.Enum):
     NO_ENDPOINT = "the peer has no endpoint yet"
     STAGING_OVERFLOW = "too many packets wait for a session: the oldest was dropped"
     STAGING_FLUSHED = "staged packets given up with the handshake or the interface"
+    ROUTING_LOOP = "a datagram of WireGuard was wrapped too often: the endpoint is routed into the tunnel"
     DATAGRAM_TOO_LARGE = "the sealed datagram would not fit into UDP"
     NO_SOCKET_FOR_FAMILY = "no socket for the endpoint's address family"
     NO_ROOM_AT_WORKER = "the worker that holds the peer is too busy to take what came to another one"

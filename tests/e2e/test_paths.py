@@ -60,6 +60,7 @@ def test_b47_from_ipv4_to_ipv6(wire: Wire, other: str) -> None:
 
 
 def test_b48_the_endpoint_moves_before_the_source_is_judged(wire: Wire) -> None:
+    """B48: the tag proves who sent it; whose inner address it may use is the next question."""
     ours, theirs = connected(wire, "wgpy")
     stranger = wire.lab.host("wg", "genkey")
     theirs.add_peer(wire.lab.host("wg", "pubkey", text_in=stranger).strip(), *LEFT.inner)
@@ -90,6 +91,7 @@ def test_b49_b30_the_source_is_removed_and_the_next_packet_arrives(
 
 @VERSIONS
 def test_b50_answers_come_from_the_address_that_was_hit(wire: Wire, version: int) -> None:
+    """B50: four addresses on one port, each contact answered from its own."""
     more = [f"192.0.2.{number}" if version == 4 else f"2001:db8:1::{number}" for number in (31, 32, 33)]
     for address in more:
         wire.left.address("to-right", f"{address}/{LENGTH[version]}")
@@ -145,6 +147,7 @@ def test_b54_outer_fragments(wire: Wire, version: int) -> None:
 
 
 def test_b55_the_only_link_goes_and_comes_back_with_another_address(wire: Wire) -> None:
+    """B55: the first packet afterwards arrives; the daemon stays."""
     ours, theirs = connected(wire)
     wire.left.ip("link", "set", "to-right", "down")
     wire.left.ip("address", "flush", "dev", "to-right")
@@ -168,6 +171,7 @@ def stream(client: DaemonEnd, server: DaemonEnd, target: str, *more: str) -> int
 @VERSIONS
 @pytest.mark.parametrize("inner", [1420, 34736])
 def test_b56_b57_sizes_and_streams(wire: Wire, version: int, inner: int) -> None:
+    """B56, B57: an inner MTU of 1420 and of 34,736, pings of the full size, TCP and UDP both ways."""
     if inner > 1420:
         wire.left.ip("link", "set", "to-right", "mtu", "34816")
         wire.right.ip("link", "set", "to-left", "mtu", "34816")
@@ -212,6 +216,52 @@ def test_b60_an_endpoint_inside_its_own_tunnel_does_not_run_away(lab: Lab) -> No
     counted = namespace.run("cat", f"/sys/class/net/{ours.interface}/statistics/tx_bytes")
     assert int(counted) < 70_000
     assert ours.show("listen-port").strip() == "51820"
+
+
+def sent_octets(end: DaemonEnd, peer: DaemonEnd) -> int:
+    return end.transfer(peer)[1]
+
+
+@VERSIONS
+@pytest.mark.parametrize("size", [56, 1372])
+def test_b60_a_session_whose_endpoint_moves_into_its_own_tunnel_does_not_run_away(
+    wire: Wire, version: int, size: int
+) -> None:
+    ours, theirs = connected(wire, version=version)
+    inside = "10.99.0.9" if version == 4 else "fd00:99::9"
+    ours.set("peer", theirs.keys.public, "allowed-ips", "0.0.0.0/0,::/0", "endpoint", outer(version, inside))
+    wire.left.ip("route", "add", inside, "dev", ours.interface)
+    before = sent_octets(ours, theirs)
+    assert not ours.ping(RIGHT.inner4, limit=2, size=size)
+    assert sent_octets(ours, theirs) - before < 70_000
+    assert ours.show("listen-port").strip() == "51820", "and it answers"
+
+
+def test_b60_a_loop_through_two_tunnels_does_not_run_away(wire: Wire) -> None:
+    """As in the kernel's own netns.sh: each of two daemons sends by the interface of the other."""
+    first, second = wire.start("left"), wire.start("left")
+    there = wire.start("right")
+    connect(first, there)
+    assert first.ping(RIGHT.inner4)
+    second.configure(port=51821)
+    far = DaemonEnd(wire.lab, wire.right)
+    far.configure(port=51821)
+    second.add_peer(far.keys.public, "10.99.0.0/16", endpoint=f"{RIGHT.outer4}:51821")
+    far.add_peer(second.keys.public, "10.88.0.0/16")
+    second.up("10.88.0.1/16")
+    far.up("10.99.0.1/16")
+    wire.left.ip("route", "add", "10.99.0.0/16", "dev", second.interface)
+    wire.right.ip("route", "add", "10.88.0.0/16", "dev", far.interface)
+    assert second.ping("10.99.0.1", more=("-I", "10.88.0.1"))
+    # The first goes by the second, and the second by the first.
+    first.set("peer", there.keys.public, "endpoint", "10.99.0.1:51820")
+    wire.left.ip("route", "add", f"{RIGHT.outer4}/32", "dev", first.interface)
+    first.set("peer", there.keys.public, "allowed-ips", f"{RIGHT.inner4}/32,{RIGHT.outer4}/32")
+    before = sent_octets(first, there)
+    for _ in range(10):
+        first.ping(RIGHT.inner4, limit=1)
+    assert sent_octets(first, there) - before < 70_000
+    assert second.show("listen-port").strip() == "51821"
 
 
 def test_b69_bound_sockets_and_marks_choose_the_tunnel_at_once(wire: Wire) -> None:

@@ -28,6 +28,8 @@ HUB_PUBLIC = public(HUB_PRIVATE)
 HUB_ADDRESS, EDGE_ADDRESS = "100.96.0.1", "100.96.0.7"
 Refusal = Callable[[str, dict[str, Any]], tuple[int, dict[str, Any], dict[str, str]] | None]
 BEAT = struct.Struct(">2sBBQQQI")
+# One task at a time may send on a stream.
+_SAYING = trio.Lock()
 
 
 @dataclass
@@ -272,7 +274,8 @@ class FakeHub:
 
     @staticmethod
     async def say(stream: trio.abc.Stream, message: dict[str, Any]) -> None:
-        await stream.send_all(json.dumps(message).encode() + b"\n" + b'{"type": "something new"}\n')
+        async with _SAYING:
+            await stream.send_all(json.dumps(message).encode() + b"\n" + b'{"type": "something new"}\n')
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.messages if message["type"] == kind]

@@ -53,6 +53,8 @@ class FakeKube:
     denied: set[tuple[str, str, str]] = field(default_factory=set)
     open_streams: int = 0
     log_octets: int = 0
+    # What a watch may begin with at least, or at 0; older versions are forgotten, as after a restart.
+    oldest: int = 0
     _news: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -152,7 +154,12 @@ class FakeKube:
         elif path in self.objects:
             await _send(http, stream, 200, self.objects[path])
         elif path.rpartition("/")[2] in KINDS:
-            items = [one for key, one in self.objects.items() if key.rpartition("/")[0] == path]
+            wanted = words.get("fieldSelector", "metadata.name=").partition("=")[2]
+            items = [
+                one
+                for key, one in self.objects.items()
+                if key.rpartition("/")[0] == path and wanted in ("", key.rpartition("/")[2])
+            ]
             start, limit = int(words.get("continue", 0)), int(words.get("limit", 500))
             metadata = {"resourceVersion": str(self.version)}
             if start + limit < len(items):
@@ -174,11 +181,18 @@ class FakeKube:
             await _send(http, stream, *status_of(504, "Timeout: Too large resource version"))
             return
         since = int(words["resourceVersion"])
+        if 0 < since < self.oldest:
+            await _send(http, stream, *status_of(410, "too old resource version"))
+            return
         told = [
             one
             for key, one in self._events
             if key == path and int(one["object"]["metadata"]["resourceVersion"]) > since
         ]
+        if since == 0:
+            # "At any version" begins with what is there now, each object as if it were new.
+            here = [document for key, document in self.objects.items() if key.rpartition("/")[0] == path]
+            told = [{"type": "ADDED", "object": copy.deepcopy(document)} for document in here]
         events = [one for one in told if fits(one)]
         position = len(self._events)
         await stream.send_all(

@@ -18,6 +18,7 @@ from edge_agent.facts import Facts
 from edge_agent.headers import why_private
 from edge_agent.kube import Kube
 from edge_agent.settings import Settings
+from edge_agent.supervise import failures
 from tests.edge.fakekube import FakeKube
 from tests.edge.joined import Joined, open_joined
 
@@ -153,6 +154,122 @@ async def test_garbage_is_answered_with_400_and_hung_up_on(tmp_path: pathlib.Pat
             assert (await joined.hub.ask(b"\x16\x03\x01\x02\x00\x01\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
             twice = b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n"
             assert (await joined.hub.ask(twice)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_refused_token_of_the_edge_is_the_edge_s_trouble(tmp_path: pathlib.Path) -> None:
+    """kubectl would say "You must be logged in" to a 401, and whoever asked did nothing wrong."""
+    with trio.fail_after(PATIENCE):
+        async with open_joined(tmp_path) as joined:
+            joined.kube.token = "another"
+            reply = await joined.ask("/api/v1/pods")
+            assert (reply.status, cause(reply.body)) == (502, "EdgeTokenRefused")
+            assert "not yours" in json.loads(reply.body)["message"]
+            joined.agent._look_at_api.set()
+            await joined.hub.until(lambda: joined.hub.of_type("api")[-1]["errno"] == "EdgeTokenRefused")
+            assert any("EdgeTokenRefused: " in line for line in joined.agent.facts.why_not_ready())
+
+
+async def test_a_redirect_is_called_a_redirect(tmp_path: pathlib.Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_joined(tmp_path) as joined:
+            reply = await joined.ask("/redirect")
+            assert (reply.status, cause(reply.body)) == (502, "ApiRedirect")
+            assert "redirect (302)" in json.loads(reply.body)["message"]
+
+
+async def test_a_refused_head_has_no_body(tmp_path: pathlib.Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_joined(tmp_path) as joined:
+            reply = await joined.ask("/api/v1/secrets", method="HEAD")
+            assert (reply.status, reply.body) == (403, b"")
+            assert int(reply.headers["content-length"]) > 0
+            assert failures.get("request of the hub", 0) == 0
+
+
+async def test_a_name_in_any_letters_reaches_the_api_server(tmp_path: pathlib.Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_joined(tmp_path) as joined:
+            target = "/apis/rbac.authorization.k8s.io/v1/clusterroles/r%C3%B4le"
+            assert (await joined.ask(target)).status == 404
+            assert target in [seen.target for seen in joined.kube.seen]
+
+
+async def test_an_early_answer_to_a_large_body_arrives(tmp_path: pathlib.Path) -> None:
+    """However much the hub still sends: no reset may overtake the refusal."""
+    with trio.fail_after(PATIENCE):
+        async with open_joined(tmp_path) as joined:
+            for _ in range(5):
+                reply = await joined.ask("/api/v1/secrets", method="POST", body=b"x" * 3 * MIB)
+                assert (reply.status, cause(reply.body)) == (403, "Refused")
+
+
+class Counted(trio.abc.Stream):
+    """The hub's end as the proxy sees it, which counts what is sent."""
+
+    remote_address = ("100.96.0.1", 1)
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.sends = stream, 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.sends += 1
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self.stream.receive_some(max_bytes))
+
+    async def send_eof(self) -> None:
+        await self.stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def test_chunks_that_came_together_are_sent_together() -> None:
+    """An API server makes a chunk of each line of a log: thousands of them must not be thousands of packets."""
+    chunks = 4096
+
+    async def api_server(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        body = b"400\r\n" + b"x" * 1024 + b"\r\n"
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body * chunks + b"0\r\n\r\n")
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, api_server, listeners)
+            settings = Settings(api_server=f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", api_ca="")
+            ours, theirs = trio.testing.memory_stream_pair()
+            counted = Counted(ours)
+            nursery.start_soon(ApiProxy(settings, Kube(settings), Facts(), ["100.96.0.1"]).handle, counted)
+            await theirs.send_all(b"GET /log HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await read(theirs) == chunks * 1024
+            assert counted.sends <= chunks // 4
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_small_answer_is_one_send() -> None:
+    """Head, body and end that came together leave together."""
+
+    async def api_server(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, api_server, listeners)
+            settings = Settings(api_server=f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", api_ca="")
+            ours, theirs = trio.testing.memory_stream_pair()
+            counted = Counted(ours)
+            nursery.start_soon(ApiProxy(settings, Kube(settings), Facts(), ["100.96.0.1"]).handle, counted)
+            await theirs.send_all(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert bytes(await theirs.receive_some()).endswith(b"hello")
+            assert counted.sends == 1
+            nursery.cancel_scope.cancel()
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from tests.behaviours.forge import Initiator, with_macs
 from tests.property.strategies import UDP, PacketShape, received
 from wgpy.config import Endpoint, PeerConfig
-from wgpy.constants import HANDSHAKE_QUEUE_SIZE, REJECT_AFTER_MESSAGES, UNDER_LOAD_QUEUE
+from wgpy.constants import HANDSHAKE_QUEUE_SIZE, NESTED_HOPS, REJECT_AFTER_MESSAGES, UNDER_LOAD_QUEUE
 from wgpy.dataplane.slab import Slab
 from wgpy.errors import DropReason
 from wgpy.keys import PrivateKey, PublicKey
@@ -294,6 +294,16 @@ def _() -> Counts:
     scene.pair.b.send(
         PacketShape(protocol=UDP, source=b"\x0a\0\0\2", target=b"\x0a\0\0\1", payload=bytes(65470)).build()
     )
+    return scene.drops
+
+
+@produces(DropReason.ROUTING_LOOP)
+def _() -> Counts:
+    scene = Scene().session()
+    looped = PacketShape(
+        protocol=UDP, source=b"\x0a\0\0\2", target=b"\x0a\0\0\1", payload=b"\4\0\0\0" + bytes(60), ttl=NESTED_HOPS
+    )
+    scene.pair.b.send(looped.build())
     return scene.drops
 
 

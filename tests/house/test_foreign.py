@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # numbers of ours already, and of a literal are free.
 READERS = {"json.loads", "json.load", "loads", "fromisoformat", "fromtimestamp", "utcfromtimestamp", "strptime"}
 MAKERS = {"int", "float"}
-DOORS = {"edge_agent": "edge_agent/foreign.py", "hub_server": "hub_server/domain/foreign.py"}
+DOORS = {"edge_agent": "edge_agent/foreign.py", "hub_server": "hub_server/domain/foreign.py", "wgpy": "wgpy/foreign.py"}
 # Values of ours that only look foreign, each with the reason.
 KNOWN = {
     "edge_agent/log.py": "the time of a record of ours",
@@ -22,6 +22,23 @@ KNOWN = {
     "hub_server/domain/targets.py": "addresses of ipaddress as numbers",
     "hub_server/panel/worker.py": "the pipe to a process of ours",
     "hub_server/panel/run.py": "the pipe to a process of ours",
+    "wgpy/adapters/namespace.py": "the pipe to a process of ours",
+    "wgpy/adapters/proxies/gate.py": "numbers of ours",
+    "wgpy/adapters/proxies/observe.py": "numbers of ours",
+    "wgpy/adapters/sync.py": "numbers of ours",
+    "wgpy/cli/check.py": "numbers of ours",
+    "wgpy/cli/show.py": "numbers of ours",
+    "wgpy/config/values.py": "addresses of ipaddress as numbers",
+    "wgpy/dataplane/rows_numpy.py": "numbers of numpy",
+    "wgpy/netstack/icmp.py": "numbers of ours",
+    "wgpy/netstack/tcp/cubic.py": "numbers of ours",
+    "wgpy/netstack/tcp/host.py": "numbers of ours",
+    "wgpy/protocol/engine.py": "numbers of ours",
+    "wgpy/runtime/pcap.py": "numbers of ours",
+    "wgpy/runtime/profile.py": "numbers of ours",
+    "wgpy/runtime/resolving.py": "ports of getaddrinfo",
+    "wgpy/runtime/udp.py": "what the kernel says: ports, indices, its version",
+    "wgpy/uapi.py": "numbers of ours",
 }
 
 

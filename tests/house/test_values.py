@@ -32,6 +32,7 @@ VALUES: dict[str, Any] = {
     "DropReason": wgpy.DropReason.INVALID_MAC1,
     "Endpoint": AT,
     "EndpointChanged": wgpy.EndpointChanged(KEY, AT),
+    "EndpointUnresolved": wgpy.EndpointUnresolved(-2, "no such name", field="Peer[1].Endpoint"),
     "EngineStatistics": STATISTICS,
     "HandshakeCompleted": wgpy.HandshakeCompleted(KEY, AT, is_initiator=True),
     "HandshakeGaveUp": wgpy.HandshakeGaveUp(KEY),

@@ -435,3 +435,36 @@ def test_when_interfaces_change_a_zone_is_looked_up_again(monkeypatch: pytest.Mo
         assert kept == elsewhere
     finally:
         made.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("hop_limit", [0, 56])
+def test_a_datagram_leaves_with_the_hop_limit_that_it_shall_have(host: str, hop_limit: int) -> None:
+    made = UdpSockets()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as receiver:
+            receiver.bind((host, 0))
+            receiver.settimeout(5)
+            if family == socket.AF_INET:
+                receiver.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL
+            else:
+                receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+            there = Endpoint(host, receiver.getsockname()[1])
+            for count in (1, 3):
+                one = batch(count, remote=there)
+                one.hop_limit = hop_limit
+                assert made.send([one]) == (1, None)
+                for _ in range(count):
+                    _, ancillary, _, _ = receiver.recvmsg(2048, 64)
+                    (found,) = (struct.unpack("=i", data)[0] for _, _, data in ancillary)
+                    assert found == (hop_limit or 64)
+    finally:
+        made.close()
+
+
+def test_what_shall_go_another_number_of_hops_does_not_share_a_call(sockets: UdpSockets, kernel: Kernel) -> None:
+    batches = [batch(2), batch(2), batch(2)]
+    batches[1].hop_limit = 56
+    sockets.send(batches)
+    assert [count for count, _, _ in kernel.calls] == [2, 2, 2]

@@ -26,6 +26,7 @@ class DatagramBatch:
         local: the local address and interface that was hit or shall be used: whatever the owner of the sockets put
             there.
         tos: outer traffic class, DSCP and ECN bits.
+        hop_limit: of the outer headers; 0 for whatever the system gives.
         owner: for the engine: whose counters an unsent batch must be taken off again.
 
     Example:
@@ -34,7 +35,7 @@ class DatagramBatch:
         [b'aaaa', b'bbbb', b'cc']
     """
 
-    __slots__ = ("arena", "length", "local", "owner", "remote", "segment_size", "start", "tos")
+    __slots__ = ("arena", "hop_limit", "length", "local", "owner", "remote", "segment_size", "start", "tos")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class DatagramBatch:
         length: int | None = None,
         local: object | None = None,
         tos: int = 0,
+        hop_limit: int = 0,
         owner: object | None = None,
     ) -> None:
         """Name the datagrams. Nothing is copied, unless the buffer is read-only.
@@ -58,6 +60,7 @@ class DatagramBatch:
             length: octets of all together; None means up to the end of the buffer.
             local: the local address that was hit or shall be used.
             tos: outer traffic class.
+            hop_limit: of the outer headers; 0 for whatever the system gives.
             owner: for the engine.
         """
         self.arena = buffer if isinstance(buffer, Arena) else Arena(buffer)
@@ -67,6 +70,7 @@ class DatagramBatch:
         self.length = len(self.arena.view) - start if length is None else length
         self.local = local
         self.tos = tos
+        self.hop_limit = hop_limit
         self.owner = owner
 
     @property

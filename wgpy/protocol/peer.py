@@ -23,6 +23,7 @@ from wgpy.constants import (
 )
 from wgpy.crypto import dh
 from wgpy.dataplane import transport
+from wgpy.dataplane.nesting import NO_HOPS_LEFT, hop_limit_of_nested
 from wgpy.dataplane.slab import Slab
 from wgpy.errors import BadPacket, DropReason
 from wgpy.noise import handshake
@@ -194,8 +195,9 @@ class Peer:
         batches: list[DatagramBatch] = []
         octets = 0
         for slab in slabs:
-            if slab.stride > largest:
-                self._seal_what_fits(slabs, largest, keypair, count, now)
+            hop_limit = hop_limit_of_nested(slab)
+            if slab.stride > largest or hop_limit == NO_HOPS_LEFT:
+                self._seal_what_may(slabs, largest, keypair, now)
                 return
             # RFC 6040 section 4.1: the outer header carries the inner congestion bits, and no DSCP (it would tell).
             tos = slab.traffic_class & 0b11 if copies_ecn else 0
@@ -203,7 +205,15 @@ class Peer:
             octets += size
             batches.append(
                 DatagramBatch(
-                    slab.arena, slab.stride, endpoint, start=slab.start, length=size, local=local, tos=tos, owner=self
+                    slab.arena,
+                    slab.stride,
+                    endpoint,
+                    start=slab.start,
+                    length=size,
+                    local=local,
+                    tos=tos,
+                    hop_limit=hop_limit,
+                    owner=self,
                 )
             )
         cipher, first_counter = keypair.reserve(count)
@@ -219,12 +229,17 @@ class Peer:
         if keypair.wants_successor(now):
             self.initiate(now)
 
-    def _seal_what_fits(self, slabs: Sequence[Slab], largest: int, keypair: Keypair, count: int, now: float) -> None:
-        fitting = [slab for slab in slabs if slab.stride <= largest]
-        fit = sum(slab.count for slab in fitting)
-        self.drop(DropReason.DATAGRAM_TOO_LARGE, count - fit)
-        if fitting:
-            self._seal(fitting, keypair, fit, now)
+    def _seal_what_may(self, slabs: Sequence[Slab], largest: int, keypair: Keypair, now: float) -> None:
+        kept: list[Slab] = []
+        for slab in slabs:
+            if slab.stride > largest:
+                self.drop(DropReason.DATAGRAM_TOO_LARGE, slab.count)
+            elif hop_limit_of_nested(slab) == NO_HOPS_LEFT:
+                self.drop(DropReason.ROUTING_LOOP, slab.count)
+            else:
+                kept.append(slab)
+        if kept:
+            self._seal(kept, keypair, sum(slab.count for slab in kept), now)
 
     # --- handshakes --------------------------------------------------------------------------------------------------
 

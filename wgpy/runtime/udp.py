@@ -17,10 +17,11 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from wgpy import foreign
 from wgpy.config import Endpoint
 from wgpy.constants import MAX_SEGMENTS, MAX_UDP_PAYLOAD_IPV4
 from wgpy.dataplane.slab import Arena
-from wgpy.errors import DropReason
+from wgpy.errors import ConfigError, DropReason
 from wgpy.protocol.datagrams import DatagramBatch
 from wgpy.runtime.binding import MARK, Member, bind_members, explained
 
@@ -124,12 +125,12 @@ class UdpSocket:
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._received: dict[tuple[tuple[int, int, bytes], ...], tuple[Local | None, int, int]] = {}
         self._locals: dict[bytes, Local] = {}
-        self._ancillaries: dict[tuple[Local | None, int, int], Ancillary] = {}
+        self._ancillaries: dict[tuple[Local | None, int, int, int], Ancillary] = {}
         self._addresses: dict[Endpoint, tuple[object, ...]] = {}
         # Of the last send: whoever sends to one endpoint looks everything up once.
         self._last_remote: Endpoint | None = None
         self._last_address: tuple[object, ...] = ()
-        self._last_way: tuple[object, int, int] | None = None
+        self._last_way: tuple[object, int, int, int] | None = None
         self._last_ancillary: Ancillary = []
         # Endpoints that refused grouped datagrams, and of which size: a path of small MTU.
         self._ungrouped: dict[Endpoint, int] = {}
@@ -248,15 +249,15 @@ class UdpSocket:
                 host, _, zone = endpoint.host.partition("%")
                 scope = 0
                 if zone:
-                    scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+                    scope = _scope(zone)
                 address = (host, endpoint.port, 0, scope)
             if len(self._addresses) >= _ENDPOINTS_KEPT:
                 self._addresses.clear()
             self._addresses[endpoint] = address
         return address
 
-    def _ancillary(self, local: Local | None, tos: int, segment_size: int) -> Ancillary:
-        key = local, tos, segment_size
+    def _ancillary(self, local: Local | None, tos: int, segment_size: int, hop_limit: int) -> Ancillary:
+        key = local, tos, segment_size, hop_limit
         known = self._ancillaries.get(key)
         if known is not None:
             return known
@@ -268,11 +269,15 @@ class UdpSocket:
                 ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, local.as_source))
             if tos:
                 ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("=i", tos)))
+            if hop_limit:
+                ancillary.append((socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", hop_limit)))
         else:
             if local is not None:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.as_source))
             if tos:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", tos)))
+            if hop_limit:
+                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, struct.pack("=i", hop_limit)))
         if len(self._ancillaries) >= _ANCILLARIES_KEPT:
             self._ancillaries.clear()
         self._ancillaries[key] = ancillary
@@ -301,10 +306,10 @@ class UdpSocket:
         Raises:
             OSError: as the kernel says; BlockingIOError when there is no room.
         """
-        way = local, batch.tos, batch.segment_size if count > 1 else 0
+        way = local, batch.tos, batch.segment_size if count > 1 else 0, batch.hop_limit
         if way != self._last_way:
             known = local if isinstance(local, Local) and local.version == self.version else None
-            self._last_way, self._last_ancillary = way, self._ancillary(known, way[1], way[2])
+            self._last_way, self._last_ancillary = way, self._ancillary(known, *way[1:])
         remote = batch.remote
         if remote is not self._last_remote:
             self._last_remote, self._last_address = remote, self._address(remote)
@@ -482,6 +487,7 @@ class UdpSockets:
                 following.remote is not batch.remote
                 or following.local is not batch.local
                 or following.tos != batch.tos
+                or following.hop_limit != batch.hop_limit
                 or (following.segment_size != segment_size and (segments > 1 or following.length > segment_size))
                 or count + segments > MAX_SEGMENTS
                 or total + following.length > MAX_UDP_PAYLOAD_IPV4
@@ -574,3 +580,17 @@ def path_mtu(remote: Endpoint) -> int | None:
             return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
     except OSError:
         return None
+
+
+def _scope(zone: str) -> int:
+    """The number of the interface that a zone names.
+
+    Raises:
+        OSError: there is none.
+    """
+    if not (zone.isascii() and zone.isdigit()):
+        return socket.if_nametoindex(zone)
+    try:
+        return foreign.decimal(zone, 2**31 - 1)
+    except ConfigError:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from wgpy import foreign
 from wgpy.adapters.net import DIAL_ERRORS
 from wgpy.adapters.proxies.gate import Refused
 from wgpy.adapters.proxies.reading import BufferedStream
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Observer", "notify_systemd", "watch_systemd"]
 
+_LONGEST_WATCHDOG: Final = 10**15
 _LARGEST_HEAD: Final = 8192
 _ECHO_TIMEOUT: Final = 5.0
 
@@ -54,11 +56,12 @@ def notify_systemd(message: str) -> None:
 async def watch_systemd() -> None:
     """Be alive twice per WatchdogSec, if the service manager asks for it."""
     period = os.environ.get("WATCHDOG_USEC", "")
-    if not period.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+    if not period or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return
+    microseconds = foreign.decimal(period, _LONGEST_WATCHDOG, least=1, field="WATCHDOG_USEC")
     while True:
         notify_systemd("WATCHDOG=1")
-        await trio.sleep(int(period) / 2e6)
+        await trio.sleep(microseconds / 2e6)
 
 
 class Observer:
