@@ -181,7 +181,7 @@ class Clusters:
 
     def _ladder_facts(self, row: Row) -> rules.Facts:
         port = host_and_port(self._core.endpoints[0])[1] if self._core.endpoints else 51820
-        redeemed_at, first_packet_at, connected_at = _joined(row)
+        redeemed_at, first_packet_at, connected_at = _joined(row, self._core.now())
         hello = row.hello or {}
         return rules.Facts(
             now=self._core.now(),
@@ -603,12 +603,12 @@ def _latest(*times: float | None) -> float | None:
     return max((at for at in times if at is not None), default=None)
 
 
-def _joined(row: Row) -> tuple[float | None, float | None, float | None]:
+def _joined(row: Row, now: float) -> tuple[float | None, float | None, float | None]:
     """When the newest invite was redeemed, its first packet came, it connected: what an earlier one did is history."""
     up = row.status.since if row.status.phase is Phase.CONNECTED else None
     redeemed, packet, connected = row.redeemed_at, row.first_packet_at, row.connected_at
-    if up is None and redeemed is not None and row.invited_at is not None and row.invited_at > redeemed:
-        return None, None, None
+    if up is None and row.invite_expires_at is not None and now < row.invite_expires_at:
+        return None, None, None  # one that can still be used is waited for
     if redeemed is not None and connected is not None and connected < redeemed:
         return redeemed, up, up
     return redeemed, packet, connected

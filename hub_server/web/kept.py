@@ -17,6 +17,7 @@ from hub_server.domain.foreign import ForeignError, decode_json
 __all__ = ["Kept"]
 
 _LIMIT: Final = 256 * 1024
+_MOST: Final = 64 * 1024  # characters, each of which may be three when a form is sent
 _LEFT_OUT: Final = frozenset({"csrf", "password", "old", "new", "again", "username"})
 _SILENT: Final = frozenset({"once"})  # sent again, and not shown
 
@@ -32,7 +33,8 @@ class Kept:
     def of(cls, action: str, fields: Iterable[tuple[str, object]]) -> Kept | None:
         """What can be kept of a form; None when that is nothing."""
         kept = tuple((name, value) for name, value in fields if isinstance(value, str) and name not in _LEFT_OUT)
-        return cls(action, kept) if any(value for name, value in kept if name not in _SILENT) else None
+        it = cls(action, kept)
+        return it if it.shown and len(it.text()) <= _MOST else None
 
     @classmethod
     def read(cls, text: str) -> Kept | None:
