@@ -35,6 +35,19 @@ def trusting() -> ssl.SSLContext:
     return context
 
 
+# What is no answer, or none that ends well.
+ODD = {
+    b"/garbage": b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"/nothing": b"",
+    b"/chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n9\r\ncut",
+    b"/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"/long": b"HTTP/1.1 200 OK\r\nA: " + b"a" * 70000,
+    b"/status": b"HTTP/1.1 twenty OK\r\n\r\n",
+    b"/away": b"HTTP/1.1 302 Found\r\nLocation: http://h:99999/\r\nContent-Length: 0\r\n\r\n",
+    b"/elsewhere": b"HTTP/1.1 302 Found\r\nLocation: ftp://h/\r\nContent-Length: 0\r\n\r\n",
+}
+
+
 async def answer_http(stream: Any) -> None:
     """HTTP/1.1 with keep-alive: says which method, path and body came; /redirect leads to /; /close ends early."""
     buffer = b""
@@ -58,6 +71,9 @@ async def answer_http(stream: Any) -> None:
                 status, more = b"302 Found", b"Location: /found\r\n"
             elif path == b"/missing":
                 status = b"404 Not Found"
+            if path in ODD:
+                await stream.send_all(ODD[path])
+                return
             promised = len(text) + (1000 if path == b"/close" else 0)
             await stream.send_all(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s" % (status, promised, more, text))
             if path == b"/close":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.farend import AUTHORITY
+from tests.adapters.farend import AUTHORITY, ODD
 from tests.cli.conftest import Run, check_help, check_wrong_usage
 
 
@@ -67,3 +67,36 @@ def test_an_answer_that_ends_early_is_an_error(wgpy: Run) -> None:
 )
 def test_errors_are_one_line(wgpy: Run, url: str, words: bytes) -> None:
     assert words in check_wrong_usage(wgpy, "fetch", "-m", "0.5", "CONF", url)
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_an_answer_that_is_none_is_one_line(wgpy: Run, path: bytes) -> None:
+    done = wgpy("fetch", "CONF", f"http://office.test{path.decode()}")
+    assert done.returncode in (1, 22)
+    assert done.stdout in (b"", b"whole")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert b"office.test" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h:99999/",
+        "http://h:x/",
+        "http://u:p@h/",
+        "http://h/a b",
+        "http://h/\u00e9",
+        "http://[::1",
+        "http://",
+        "h",
+        "http://h:0/",
+    ],
+)
+def test_a_url_that_is_none_says_how_to_mend_it(wgpy: Run, url: str) -> None:
+    said = check_wrong_usage(wgpy, "fetch", "CONF", url)
+    assert b"p@" not in said
+
+
+@pytest.mark.parametrize("field", ["X", "a b: c", "A: b\r\nC: d", "A: \u2028", ": x"])
+def test_a_header_that_is_none_is_refused_and_not_shown(wgpy: Run, field: str) -> None:
+    assert b"\\r" not in check_wrong_usage(wgpy, "fetch", "-H", field, "CONF", "http://h/")

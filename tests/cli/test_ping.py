@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run, check_help, check_wrong_usage
+from tests.cli.conftest import Run, Spawn, check_help, check_wrong_usage
 
 
 def test_help(wgpy: Run) -> None:
@@ -43,3 +44,14 @@ def test_conf_may_come_from_the_environment(wgpy: Run, conf: Path) -> None:
     assert wgpy("ping", "-c", "1", "10.0.0.2", WGPY_CONF=str(conf)).returncode == 0
     assert b"WGPY_CONF" in check_wrong_usage(wgpy, "ping", "10.0.0.2")
     assert b"No such file" in check_wrong_usage(wgpy, "ping", "./not-there.conf", "10.0.0.2")
+
+
+def test_ctrl_c_shows_the_summary(start: Spawn) -> None:
+    process = start("ping", "-c", "0", "CONF", "10.0.0.2")
+    assert process.stdout is not None
+    while b"seq=1 time=" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert re.search(rb"^\d+ sent, [1-9]\d* received, \d+% lost\nmin/avg/max = ", out, re.MULTILINE)

@@ -161,7 +161,8 @@ def test_the_host_notices_nothing(office: Office) -> None:
     assert state() == before
 
 
-def test_a_tunnel_that_is_killed_leaves_no_way_out(office: Office) -> None:
+def test_a_tunnel_that_is_killed_takes_the_program_along_and_leaves_no_way_out(office: Office) -> None:
+    """What the program had started itself lives on, and has no network."""
     left, result = office.wire.left, office.wire.lab.folder / "result"
     ready = office.wire.lab.folder / "ready"
     serve(office.wire.right, "web", RIGHT.outer4, "8000")
@@ -171,9 +172,14 @@ def test_a_tunnel_that_is_killed_leaves_no_way_out(office: Office) -> None:
         curl -sS --max-time 5 http://{RIGHT.outer4}:8000/
         echo $? > {result}.new; mv {result}.new {result}
     """
-    process = left.spawn(*WGPY, "exec", str(office.config()), "--", "sh", "-c", script)
+    program = office.wire.lab.folder / "program"
+    outer = f"echo $$ > {program}; sh -c {shlex.quote(script)} & wait"
+    process = left.spawn(*WGPY, "exec", str(office.config()), "--", "sh", "-c", outer)
     eventually("it runs", ready.exists)
     process.signal(signal.SIGKILL)
+    stat = Path("/proc", program.read_text().strip(), "stat")
+    # Gone, or a zombie where nobody collects orphans.
+    eventually("the program is dead", lambda: not stat.exists() or ") Z " in stat.read_text())
     eventually("the program has tried", result.exists)
     assert result.read_text() == "7\n"
 

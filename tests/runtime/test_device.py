@@ -305,3 +305,27 @@ async def test_a_wall_clock_that_jumps_is_told_to_people(
     assert len(told) == 2, "each device once"
     assert {one.levelno for one in told} == {logging.WARNING}
     assert all("jumped by -3600 s" in one.message for one in told)
+
+
+@pytest.mark.parametrize("verb", ["receive_batches", "_receive_initiation"])
+async def test_a_defect_met_by_a_datagram_costs_that_datagram_and_one_line(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    verb: str,
+) -> None:
+    async with joined() as ends:
+        await exchange(ends)
+
+        def fail(*_: object) -> None:
+            raise AssertionError("a defect")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(ends.b.engine, verb, fail)
+            for _ in range(5):
+                ends.a.start_handshake(B_KEY.public_key)
+                await trio.sleep(6)
+        reports = [record for record in caplog.records if "please report this" in record.message]
+        assert 1 <= len(reports) <= 4, "in thirty seconds, however many there were"
+        assert reports[0].exc_info is not None
+        await exchange(ends)

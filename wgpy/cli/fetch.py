@@ -14,7 +14,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from wgpy.cli.conf import add_conf, read_conf
-from wgpy.cli.parser import add_command, time_limit
+from wgpy.cli.parser import add_command, printable, time_limit
 from wgpy.errors import ConfigError
 from wgpy.foreign import quoted
 
@@ -65,9 +65,11 @@ def _fetch(options: argparse.Namespace) -> int:
         try:
             answer = stack.enter_context(opener.open(request, timeout=options.max_time))
         except urllib.error.HTTPError as refusal:
+            if refusal.closed:  # a redirect to something else than a page
+                raise _failure(options.url, " ".join(refusal.reason.split())) from None
             answer = stack.enter_context(refusal)
             code = _SERVER_SAID_NO
-            print(f"wgpy: {options.url}: {refusal.code} {refusal.reason}", file=sys.stderr)
+            print(f"wgpy: {printable(f'{options.url}: {refusal.code} {refusal.reason}')}", file=sys.stderr)
         except urllib.error.URLError as problem:
             raise _failure(options.url, problem.reason) from None
         except (http.client.HTTPException, ValueError) as problem:

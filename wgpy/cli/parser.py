@@ -79,8 +79,8 @@ def add_command(
 
 
 def printable(text: str) -> str:
-    """A text for standard error, whatever octets were typed."""
-    return text.encode(errors="backslashreplace").decode()
+    """A text as one line for a terminal, whatever was typed or sent: control characters and half ones are escaped."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def said(problem: BaseException) -> str:

@@ -52,6 +52,8 @@ _handshake_log = logging.getLogger("wgpy.handshake")
 # A suspended machine stops trio's clock, not that of the protocol: look at the deadlines now and then.
 _LONGEST_SLEEP: Final = 20.0
 _EVENTS_BUFFERED: Final = 1024
+# Whoever found a way to make us log must not fill the disk with it, seconds.
+_BETWEEN_DEFECTS: Final = 10.0
 # A peer that moves so often within a minute is probably two machines with one key (trap T22).
 _FLAPS_PER_MINUTE: Final = 6
 # Handshake timestamps only grow (lesson S1): a wall clock that went back makes the other ends refuse ours.
@@ -114,6 +116,7 @@ class Device:
         # When the timer wakes, in engine time.
         self._wakes_at = math.inf
         self._pace = HandshakePace()
+        self._survived_at = -math.inf
         # What found no room in a socket, and which.
         self._unsent: list[DatagramBatch] = []
         self._full: UdpSocket | None = None
@@ -244,7 +247,10 @@ class Device:
             if not batches:
                 return True
             now = self._now()
-            self.engine.receive_batches(batches, now)
+            try:
+                self.engine.receive_batches(batches, now)
+            except Exception:
+                self._survive("datagrams")
             if self.engine.waiting_handshakes:  # there is no door, or they came in one group with data
                 self._work_off_handshakes(now)
             if not self._flush() or not one.has_more:
@@ -263,16 +269,29 @@ class Device:
             return False
         batches = door.receive()
         if batches:
-            self.engine.receive_batches(batches, now)
+            try:
+                self.engine.receive_batches(batches, now)
+            except Exception:
+                self._survive("handshake messages")
             self._work_off_handshakes(now)
         return self._flush() and self._clock() >= self._pace.resumes_at
 
     def _work_off_handshakes(self, since: float) -> None:
         """Let handshakes in, if it is their turn; what was done for them since then counts."""
         if self.engine.waiting_handshakes and since >= self._pace.resumes_at:
-            self.engine.work_off_handshakes(since)
+            try:
+                self.engine.work_off_handshakes(since)
+            except Exception:
+                self._survive("a handshake")
             now = self._clock()
             self._pace.spent(now - since, now, self.udp.octets)
+
+    def _survive(self, what: str) -> None:
+        """What comes from the network should raise nothing; if it does, it costs itself, and not the tunnel."""
+        now = self._clock()
+        if now - self._survived_at >= _BETWEEN_DEFECTS:
+            self._survived_at = now
+            _log.exception("%s ended in a defect and were dropped; please report this", what)
 
     def _next_deadline(self) -> float:
         """When the timer has something to do."""
