@@ -1,6 +1,6 @@
 """What else the handbook promises on a real node: keys, permissions, spent tokens, many logs, and a chart that is gone.
 
-Runs last, on the stage of the story, with clusters of its own.
+Runs on the stage of the story, with clusters of its own.
 """
 
 from __future__ import annotations

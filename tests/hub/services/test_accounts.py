@@ -124,9 +124,12 @@ async def test_a_crowd_of_strangers_does_not_make_the_owner_wait(tmp_path: Path)
 
         nursery.start_soon(reauthenticate)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        gate.let.release(1 + AT_ONCE)  # one stranger makes room for the owner
-        await signed_in.wait()
-        assert ended.count("unauthenticated") <= 1 + AT_ONCE
+        while not signed_in.is_set():  # one check after the other: the first stranger makes room for the owner
+            before = len(ended)
+            gate.let.release()
+            while len(ended) == before and not signed_in.is_set():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert ended.count("unauthenticated") <= 2 * AT_ONCE + 1, "most are still waiting"
         gate.let.release(1000)
     assert ended.count("unauthenticated") == waiting
 
