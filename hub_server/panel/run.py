@@ -38,7 +38,7 @@ _LONGEST_FRAME: Final = 6 * LONGEST_OUTPUT + 2**16
 _LINES_OF_USER: Final = 2
 _LINES_AT_ONCE: Final = 4
 # A cluster that answers slowly, on purpose or not, delays the lines of its own tenant and leaves room for others.
-_LINES_OF_TENANT: Final = 2
+_LINES_OF_TENANT: Final = 3
 _WAIT_FOR_TURN: Final = 10.0
 # The only bodies that a line sends.
 _REVIEWS: Final = (

@@ -287,7 +287,7 @@ async def test_a_cluster_that_keeps_everybody_waiting_delays_its_own_tenant_only
 
         for user in ("u1", "u1", "u2", "u2"):
             nursery.start_soon(wait, user)
-        # Two lines hang in the cluster, the others are told to try again.
+        # Three lines hang in the cluster, the other one is told to try again.
         for _ in range(4):
             await asking.receive()
         other = dataclasses.replace(GRANT, tenant_id="another", user_id="u3")
