@@ -101,11 +101,11 @@ class Story:
 
     async def lose(self, name: str, die: Callable[..., None], *words: str) -> None:
         """Let something die while a log is followed, and note how and after how long its two ends ended."""
-        before = self.kube.open_streams
+        before = self.kube.open_logs
         async with self.log() as answer:
             pieces = answer.aiter_bytes()
             await anext(pieces)
-            assert self.kube.open_streams == before + 1
+            assert self.kube.open_logs == before + 1
             die(*words)
             died_at = trio.current_time()
             with trio.fail_after(PATIENCE):
@@ -116,8 +116,8 @@ class Story:
                 except httpx.RemoteProtocolError:
                     how = "broken off"
             seconds = trio.current_time() - died_at
-            if name == "hub":  # its client is gone too, as far as the edge knows: nothing is read for it any more
-                await self.whole.until(lambda: self.kube.open_streams <= before)
+            if name == "hub":  # and nothing is read for it any more
+                await self.whole.until(lambda: self.kube.open_logs == before)
         self.found[name] = [how, round(seconds, 1)]
 
     def drop(self, address: str, what: str) -> None:
