@@ -69,6 +69,7 @@ def test_b1_garbage_is_met_with_silence_and_the_next_handshake_works(pair: Pair)
 
 
 def test_b2_a_replayed_initiation_gets_no_second_answer(pair: Pair, forger: Initiator) -> None:
+    """B2: the same again, another with its timestamp, one with an older timestamp; a newer one is answered."""
     now = pair.network.wall_clock()
     first = forger.initiation(now)
     pair.network.inject(first, A4, B4)
@@ -85,6 +86,7 @@ def test_b2_a_replayed_initiation_gets_no_second_answer(pair: Pair, forger: Init
 
 @pytest.mark.parametrize(("apart", "answers"), [(0.019, 1), (0.021, 2)])
 def test_b3_initiations_within_20_ms_get_one_answer(pair: Pair, forger: Initiator, apart: float, answers: int) -> None:
+    """B3: however new the second is."""
     now = pair.network.wall_clock()
     pair.network.inject(forger.initiation(now), A4, B4)
     pair.network.run(apart)

@@ -46,6 +46,7 @@ def test_b11_the_responder_waits_for_a_packet_on_the_new_session() -> None:
 
 
 def test_b12_the_initiator_confirms_with_the_staged_packets() -> None:
+    """B12: in their order, and with nothing else."""
     pair = Pair()
     pair.a.send(packet(payload=b"one"), packet(payload=b"two"))
     pair.network.run(1)
@@ -54,6 +55,7 @@ def test_b12_the_initiator_confirms_with_the_staged_packets() -> None:
 
 
 def test_b12_the_initiator_confirms_with_one_keepalive_where_nothing_is_staged() -> None:
+    """B12: an empty packet, which nobody answers."""
     pair = Pair(keepalive=25)
     pair.a.do(pair.a.engine.handle_timer)
     assert len(pair.network.sent_by(pair.a)) == 1
@@ -100,6 +102,7 @@ def test_b13_nothing_is_sent_on_a_session_of_180_s() -> None:
 
 
 def test_b14_simultaneous_initiation_with_a_session_loses_nothing() -> None:
+    """B14: the old session carries what is sent until both agree on a new one."""
     pair = Pair(b_knows_a=True)
     pair.shake_hands()
     pair.network.run(120.5)
@@ -116,6 +119,7 @@ def test_b14_simultaneous_initiation_with_a_session_loses_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_b14_simultaneous_initiation_without_a_session_delivers_within_a_second(seed: int) -> None:
+    """B14: whichever of the two handshakes wins, and whenever the second began."""
     pair = Pair(Network(seed, delay=0.02, jitter=0.01), b_knows_a=True)
     pair.a.send(packet())
     pair.network.run(pair.network.random.random() * 0.03)

@@ -103,6 +103,7 @@ def test_b18_one_at_once_when_the_interface_comes_up() -> None:
 
 
 def test_b19_silence_after_data_starts_a_handshake_counted_from_the_first_packet(pair: Pair) -> None:
+    """B19: what is sent later does not put it off."""
     pair.network.drop = lambda datagram: True
     start = pair.network.now
     for _ in range(7):
@@ -114,6 +115,7 @@ def test_b19_silence_after_data_starts_a_handshake_counted_from_the_first_packet
 
 
 def test_b19_a_keepalive_that_was_sent_arms_nothing(pair: Pair) -> None:
+    """B19: nobody owes an answer to a keepalive."""
     start = pair.network.now
     pair.b.send(BACK)
     pair.network.run(0.1)
@@ -133,6 +135,7 @@ def test_b20_an_idle_tunnel_says_nothing(pair: Pair) -> None:
 
 
 def test_b21_an_unreachable_peer_gets_20_initiations() -> None:
+    """B21: and then silence; what waited is dropped."""
     pair = Pair(Network(drop=lambda datagram: True))
     pair.a.send(packet())
     pair.network.run(300)
@@ -148,6 +151,7 @@ def test_b21_an_unreachable_peer_gets_20_initiations() -> None:
 
 
 def test_b21_it_gives_up_within_110_s() -> None:
+    """B21: and not before 90 s."""
     pair = Pair(Network(drop=lambda datagram: True))
     pair.a.send(packet())
     pair.network.run(89)
@@ -168,6 +172,7 @@ def test_b21_a_peer_that_is_asked_now_and_then_is_not_given_up() -> None:
 
 
 def test_b21_each_new_packet_starts_from_zero() -> None:
+    """B21: another twenty."""
     pair = Pair(Network(drop=lambda datagram: True))
     pair.a.send(packet())
     pair.network.run(200)

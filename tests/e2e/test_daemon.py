@@ -252,6 +252,7 @@ def test_b43_twenty_rounds_leave_nothing_behind(lab: Lab, namespace: Namespace) 
 
 
 def test_b41_b42_daemons_born_in_one_namespace_work_in_others(lab: Lab, namespace: Namespace) -> None:
+    """B41, B42: devices go elsewhere, sockets stay; PSK, both families, read back by `wg showconf`."""
     ours, theirs = DaemonEnd(lab, namespace), DaemonEnd(lab, namespace)
     ours.move_to(lab.namespace("left"))
     theirs.move_to(lab.namespace("right"))
@@ -269,6 +270,7 @@ def test_b41_b42_daemons_born_in_one_namespace_work_in_others(lab: Lab, namespac
 
 
 def test_b41_moved_at_once_forty_times(lab: Lab, namespace: Namespace) -> None:
+    """B41: the very next command takes the device away from a daemon that has hardly started."""
     inside = lab.namespace("inside")
     for _ in range(40):
         name = unique("wg")
@@ -298,6 +300,7 @@ def test_b39_the_mtu_is_followed(wire: Wire) -> None:
 
 
 def test_b45_down_and_up(wire: Wire) -> None:
+    """B45: down forgets sessions and what waits; after up the first ping arrives."""
     ours, theirs = wire.start("left"), wire.start("right")
     connect(ours, theirs)
     assert ours.ping(RIGHT.inner4)
@@ -388,6 +391,7 @@ def test_b62_unreachable_is_said_and_not_waited_for(wire: Wire) -> None:
 
 
 def test_b68_first_contact(wire: Wire) -> None:
+    """B68: the packet that begins the handshake arrives with the others, and both ends count alike."""
     ours, theirs = wire.start("left"), wire.start("right")
     connect(ours, theirs)
     assert ours.ping(RIGHT.inner4, count=10, limit=5)

@@ -60,6 +60,7 @@ def test_b47_from_ipv4_to_ipv6(wire: Wire, other: str) -> None:
 
 
 def test_b48_the_endpoint_moves_before_the_source_is_judged(wire: Wire) -> None:
+    """B48: the tag proves who sent it; whose inner address it may use is the next question."""
     ours, theirs = connected(wire, "wgpy")
     stranger = wire.lab.host("wg", "genkey")
     theirs.add_peer(wire.lab.host("wg", "pubkey", text_in=stranger).strip(), *LEFT.inner)
@@ -90,6 +91,7 @@ def test_b49_b30_the_source_is_removed_and_the_next_packet_arrives(
 
 @VERSIONS
 def test_b50_answers_come_from_the_address_that_was_hit(wire: Wire, version: int) -> None:
+    """B50: four addresses on one port, each contact answered from its own."""
     more = [f"192.0.2.{number}" if version == 4 else f"2001:db8:1::{number}" for number in (31, 32, 33)]
     for address in more:
         wire.left.address("to-right", f"{address}/{LENGTH[version]}")
@@ -145,6 +147,7 @@ def test_b54_outer_fragments(wire: Wire, version: int) -> None:
 
 
 def test_b55_the_only_link_goes_and_comes_back_with_another_address(wire: Wire) -> None:
+    """B55: the first packet afterwards arrives; the daemon stays."""
     ours, theirs = connected(wire)
     wire.left.ip("link", "set", "to-right", "down")
     wire.left.ip("address", "flush", "dev", "to-right")
@@ -168,6 +171,7 @@ def stream(client: DaemonEnd, server: DaemonEnd, target: str, *more: str) -> int
 @VERSIONS
 @pytest.mark.parametrize("inner", [1420, 34736])
 def test_b56_b57_sizes_and_streams(wire: Wire, version: int, inner: int) -> None:
+    """B56, B57: an inner MTU of 1420 and of 34,736, pings of the full size, TCP and UDP both ways."""
     if inner > 1420:
         wire.left.ip("link", "set", "to-right", "mtu", "34816")
         wire.right.ip("link", "set", "to-left", "mtu", "34816")

@@ -190,6 +190,10 @@ class FakeKube:
             for key, one in self._events
             if key == path and int(one["object"]["metadata"]["resourceVersion"]) > since
         ]
+        if since == 0:
+            # "At any version" begins with what is there now, each object as if it were new.
+            here = [document for key, document in self.objects.items() if key.rpartition("/")[0] == path]
+            told = [{"type": "ADDED", "object": copy.deepcopy(document)} for document in here]
         events = [one for one in told if fits(one)]
         position = len(self._events)
         await stream.send_all(

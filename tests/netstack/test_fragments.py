@@ -1,4 +1,4 @@
-"""Reassembly and fragmentation; what waits is bounded in every direction."""
+"""Reassembly and fragmentation (N33); what waits is bounded in every direction."""
 
 from __future__ import annotations
 

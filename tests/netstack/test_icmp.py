@@ -1,4 +1,4 @@
-"""Echo in both roles, and the errors that the stack sends and takes."""
+"""Echo in both roles, and the errors that the stack sends and takes; N35, N37."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datagram sockets of two stacks."""
+"""Datagram sockets of two stacks; N34."""
 
 from __future__ import annotations
 

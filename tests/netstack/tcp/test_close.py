@@ -10,7 +10,7 @@ from wgpy.testing.script import Script
 
 
 def test_we_close_first_and_read_on():
-    """A9: half-close, octets in FIN_WAIT_2, then TIME_WAIT."""
+    """N9: half-close, octets in FIN_WAIT_2, then TIME_WAIT."""
     script = Script()
     connection = script.open()
     connection.shutdown_write(script.now)
@@ -32,7 +32,7 @@ def test_we_close_first_and_read_on():
 
 
 def test_the_peer_closes_first_and_we_send_on():
-    """A9: octets in CLOSE_WAIT, then LAST_ACK."""
+    """N9: octets in CLOSE_WAIT, then LAST_ACK."""
     script = Script()
     connection = script.open()
     script.inject("FA", seq=1, ack=1)
@@ -53,7 +53,7 @@ def test_the_peer_closes_first_and_we_send_on():
 
 
 def test_both_close_at_once():
-    """A10."""
+    """N10."""
     script = Script()
     connection = script.open()
     connection.shutdown_write(script.now)
@@ -66,7 +66,7 @@ def test_both_close_at_once():
 
 
 def test_a_lost_fin_is_sent_again():
-    """A11: three times lost."""
+    """N11: three times lost."""
     script = Script()
     connection = script.open(sack=False)
     connection.shutdown_write(script.now)
@@ -81,7 +81,7 @@ def test_a_lost_fin_is_sent_again():
 
 
 def test_a_fin_rides_on_the_last_octets():
-    """A11."""
+    """N11."""
     script = Script()
     connection = script.open()
     connection.write(bytes(2000), script.now)
@@ -93,7 +93,7 @@ def test_a_fin_rides_on_the_last_octets():
 
 
 def test_a_fin_with_octets_is_taken_with_them():
-    """A11."""
+    """N11."""
     script = Script()
     connection = script.open()
     script.inject("FPA", seq=1, ack=1, payload=b"bye")
@@ -103,7 +103,7 @@ def test_a_fin_with_octets_is_taken_with_them():
 
 
 def test_a_fin_ahead_of_a_hole_waits():
-    """A11, field bug 14."""
+    """N11, field bug 14."""
     script = Script()
     connection = script.open()
     script.inject("FPA", seq=11, ack=1, payload=b"tail")
@@ -117,7 +117,7 @@ def test_a_fin_ahead_of_a_hole_waits():
 
 
 def test_a_fin_outside_the_window_is_not_taken():
-    """A11."""
+    """N11."""
     script = Script()
     connection = script.open()
     script.inject("FA", seq=1 + 0x20000, ack=1)
@@ -148,7 +148,7 @@ def _into_time_wait(script, **options):
 
 
 def test_time_wait_acknowledges_the_fin_again():
-    """A12."""
+    """N12."""
     script = Script()
     _into_time_wait(script)
     script.sleep(20)
@@ -163,7 +163,7 @@ def test_time_wait_acknowledges_the_fin_again():
 
 @pytest.mark.parametrize("seq", [1, 3, 1000])
 def test_time_wait_ignores_a_reset_that_is_not_exact(seq):
-    """A12, RFC 1337."""
+    """N12, RFC 1337."""
     script = Script()
     _into_time_wait(script)
     script.inject("R", seq=seq)
@@ -172,7 +172,7 @@ def test_time_wait_ignores_a_reset_that_is_not_exact(seq):
 
 
 def test_an_exact_reset_ends_time_wait():
-    """A12: whoever sends it has forgotten the connection, and may want the next one at once."""
+    """N12: whoever sends it has forgotten the connection, and may want the next one at once."""
     script = Script()
     _into_time_wait(script)
     script.inject("R", seq=2)
@@ -203,7 +203,7 @@ def _passive_time_wait(script, **options):
 
 
 def test_a_syn_with_a_later_timestamp_takes_the_place_of_time_wait():
-    """A12, RFC 6191."""
+    """N12, RFC 6191."""
     script = Script()
     _passive_time_wait(script, timestamps=True)
     old = script.our_iss
@@ -215,7 +215,7 @@ def test_a_syn_with_a_later_timestamp_takes_the_place_of_time_wait():
 
 
 def test_an_old_syn_does_not():
-    """A12."""
+    """N12."""
     script = Script()
     _passive_time_wait(script, timestamps=True)
     script.inject("S", seq=-1000, timestamps=(1, 0), mss=1380)
@@ -225,7 +225,7 @@ def test_an_old_syn_does_not():
 
 @pytest.mark.parametrize(("seq", "flags"), [(3, "SA"), (-5, "A")])
 def test_without_timestamps_the_sequence_number_decides(seq, flags):
-    """A12."""
+    """N12."""
     script = Script()
     _passive_time_wait(script)
     script.inject("S", seq=seq)
@@ -233,7 +233,7 @@ def test_without_timestamps_the_sequence_number_decides(seq, flags):
 
 
 def test_closing_with_unread_octets_resets():
-    """A13, RFC 1122 4.2.2.13."""
+    """N13, RFC 1122 4.2.2.13."""
     script = Script()
     connection = script.open()
     script.inject("PA", seq=1, ack=1, payload=b"unread")
@@ -244,7 +244,7 @@ def test_closing_with_unread_octets_resets():
 
 
 def test_octets_after_close_are_answered_with_a_reset():
-    """A13, RFC 1122 4.2.2.13."""
+    """N13, RFC 1122 4.2.2.13."""
     script = Script()
     connection = script.open()
     connection.close(script.now)
@@ -256,7 +256,7 @@ def test_octets_after_close_are_answered_with_a_reset():
 
 
 def test_abort_resets_and_forgets():
-    """A13."""
+    """N13."""
     script = Script()
     connection = script.open()
     connection.write(bytes(100_000), script.now)
@@ -269,7 +269,7 @@ def test_abort_resets_and_forgets():
 
 
 def test_linger_sends_what_was_written_and_then_resets():
-    """A13: the peer never acknowledges."""
+    """N13: the peer never acknowledges."""
     script = Script()
     connection = script.open()
     connection.write(b"last words", script.now)
@@ -284,7 +284,7 @@ def test_linger_sends_what_was_written_and_then_resets():
 
 
 def test_linger_of_zero_resets_at_once():
-    """A13."""
+    """N13."""
     script = Script()
     connection = script.open()
     connection.write(b"never sent", script.now)
@@ -294,7 +294,7 @@ def test_linger_of_zero_resets_at_once():
 
 
 def test_a_graceful_close_takes_the_time_it_needs():
-    """A13: acknowledged in time, no reset follows; the orphan leaves FIN_WAIT_2 after 60 seconds."""
+    """N13: acknowledged in time, no reset follows; the orphan leaves FIN_WAIT_2 after 60 seconds."""
     script = Script()
     connection = script.open()
     connection.close(script.now)

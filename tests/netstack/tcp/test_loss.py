@@ -26,7 +26,7 @@ def _send(script, connection, segments):
 
 
 def test_the_timeout_doubles_and_only_a_new_octet_resets_it():
-    """A14: backoff; Karn: what was sent twice gives no sample."""
+    """N14: backoff; Karn: what was sent twice gives no sample."""
     script = Script()
     connection = script.open(sack=False, delay=0.1)
     connection.write(b"x" * 100, script.now)
@@ -48,7 +48,7 @@ def test_the_timeout_doubles_and_only_a_new_octet_resets_it():
 
 
 def test_a_partial_acknowledgement_restarts_the_timer():
-    """A14, RFC 6298 5.3."""
+    """N14, RFC 6298 5.3."""
     script = Script()
     connection = script.open(sack=False)
     _send(script, connection, 3)
@@ -61,7 +61,7 @@ def test_a_partial_acknowledgement_restarts_the_timer():
 
 
 def test_fifteen_retries_are_the_limit():
-    """A15."""
+    """N15."""
     script = Script()
     connection = script.open(sack=False)
     connection.write(b"x", script.now)
@@ -73,7 +73,7 @@ def test_fifteen_retries_are_the_limit():
 
 
 def test_a_user_timeout_is_exact():
-    """A15, RFC 5482."""
+    """N15, RFC 5482."""
     script = Script()
     connection = script.open()
     connection.set_user_timeout(7.0, script.now)
@@ -90,7 +90,7 @@ def test_a_user_timeout_is_exact():
 
 
 def test_three_duplicates_and_the_first_segment_goes_again():
-    """A16: fast retransmit, and limited transmit for the first two duplicates (RFC 3042)."""
+    """N16: fast retransmit, and limited transmit for the first two duplicates (RFC 3042)."""
     script = Script()
     connection = script.open(sack=False)
     script.inject("A", seq=1, ack=1)  # a window update is no duplicate
@@ -105,7 +105,7 @@ def test_three_duplicates_and_the_first_segment_goes_again():
 
 
 def test_a_partial_acknowledgement_repairs_the_next_hole():
-    """A16: NewReno (RFC 6582)."""
+    """N16: NewReno (RFC 6582)."""
     script = Script()
     connection = script.open(sack=False)
     script.inject("A", seq=1, ack=1)
@@ -125,7 +125,7 @@ def test_a_partial_acknowledgement_repairs_the_next_hole():
 
 
 def test_sack_blocks_say_what_is_lost():
-    """A17, RFC 2018 section 5, first case: the first of eight segments is lost... here of ten."""
+    """N17, RFC 2018 section 5, first case: the first of eight segments is lost... here of ten."""
     script = Script()
     connection = script.open()
     _send(script, connection, 10)
@@ -140,7 +140,7 @@ def test_sack_blocks_say_what_is_lost():
 
 
 def test_every_second_segment_is_lost():
-    """A17, RFC 2018 section 5, third case: only the holes are sent again, each once."""
+    """N17, RFC 2018 section 5, third case: only the holes are sent again, each once."""
     script = Script()
     connection = script.open()
     _send(script, connection, 10)
@@ -160,7 +160,7 @@ def test_every_second_segment_is_lost():
 
 
 def test_holes_at_both_ends_of_the_window():
-    """A17."""
+    """N17."""
     script = Script()
     connection = script.open()
     _send(script, connection, 10)
@@ -174,7 +174,7 @@ def test_holes_at_both_ends_of_the_window():
 
 
 def test_blocks_below_una_and_above_nxt_mean_nothing():
-    """A17."""
+    """N17."""
     script = Script()
     connection = script.open()
     _send(script, connection, 5)
@@ -187,7 +187,7 @@ def test_blocks_below_una_and_above_nxt_mean_nothing():
 
 
 def test_a_dsack_is_counted_as_spurious():
-    """A17, RFC 2883: the original arrived after all."""
+    """N17, RFC 2883: the original arrived after all."""
     script = Script()
     connection = script.open(delay=0.1)
     _send(script, connection, 10)
@@ -201,7 +201,7 @@ def test_a_dsack_is_counted_as_spurious():
 
 
 def test_a_peer_that_reneges_gets_everything_again():
-    """A17, RFC 2018 section 8: it SACKed what it then threw away."""
+    """N17, RFC 2018 section 8: it SACKed what it then threw away."""
     script = Script()
     connection = script.open()
     _send(script, connection, 4)
@@ -242,7 +242,7 @@ def test_only_whole_segments_are_taken_for_arrived():
 
 
 def test_a_reordered_segment_is_waited_for():
-    """A18: fewer than three segments SACKed: RACK waits a quarter of the RTT (RFC 8985 6.2)."""
+    """N18: fewer than three segments SACKed: RACK waits a quarter of the RTT (RFC 8985 6.2)."""
     script = Script()
     connection = script.open(delay=0.1)
     _send(script, connection, 4)
@@ -255,7 +255,7 @@ def test_a_reordered_segment_is_waited_for():
 
 
 def test_the_reordering_window_grows_with_each_dsack():
-    """A18, RFC 8985 6.2 step 4."""
+    """N18, RFC 8985 6.2 step 4."""
     script = Script()
     connection = script.open(delay=0.1)
     waits = []
@@ -275,7 +275,7 @@ def test_the_reordering_window_grows_with_each_dsack():
 
 @pytest.mark.parametrize("segments", [1, 2, 5])
 def test_a_lost_tail_is_probed(segments):
-    """A18: after two RTTs, and 200 ms more when only one segment is out (RFC 8985 7.2)."""
+    """N18: after two RTTs, and 200 ms more when only one segment is out (RFC 8985 7.2)."""
     script = Script()
     connection = script.open(delay=0.1)
     _send(script, connection, segments)
@@ -287,7 +287,7 @@ def test_a_lost_tail_is_probed(segments):
 
 
 def test_new_octets_are_the_better_probe():
-    """A18: with room in the peer's window, something new is sent."""
+    """N18: with room in the peer's window, something new is sent."""
     script = Script()
     connection = script.open(delay=0.1)
     connection.write(bytes(12 * MSS), script.now)
@@ -298,7 +298,7 @@ def test_new_octets_are_the_better_probe():
 
 
 def test_a_probe_that_repaired_a_loss_costs_window():
-    """A18, RFC 8985 7.4: the probe alone filled the hole, which congestion control must hear of."""
+    """N18, RFC 8985 7.4: the probe alone filled the hole, which congestion control must hear of."""
     script = Script()
     connection = script.open(delay=0.1)
     _send(script, connection, 5)
@@ -315,7 +315,7 @@ def test_a_probe_that_repaired_a_loss_costs_window():
 
 
 def test_a_probe_for_nothing_costs_nothing():
-    """A18: a DSACK says that both arrived."""
+    """N18: a DSACK says that both arrived."""
     script = Script()
     connection = script.open(delay=0.1)
     _send(script, connection, 5)
@@ -328,7 +328,7 @@ def test_a_probe_for_nothing_costs_nothing():
 
 
 def test_a_lost_retransmission_is_found_without_a_timeout():
-    """A18: RACK sees that something sent after it arrived."""
+    """N18: RACK sees that something sent after it arrived."""
     script = Script()
     connection = script.open(delay=0.05)
     connection.write(bytes(30 * MSS), script.now)
@@ -352,7 +352,7 @@ def test_a_lost_retransmission_is_found_without_a_timeout():
 
 
 def test_recovery_reduces_in_proportion():
-    """A19, RFC 9937: about seven segments leave for ten that arrive, until the window is 0.7 of what it was."""
+    """N19, RFC 9937: about seven segments leave for ten that arrive, until the window is 0.7 of what it was."""
     script = Script()
     connection = script.open()
     connection.write(bytes(40 * MSS), script.now)
@@ -374,7 +374,7 @@ def test_recovery_reduces_in_proportion():
 
 
 def test_the_cubic_curve_is_that_of_the_formula():
-    """A20, RFC 9438 section 4.2: within one MSS, from the reduction to beyond the old window."""
+    """N20, RFC 9438 section 4.2: within one MSS, from the reduction to beyond the old window."""
     cubic = Cubic(1000)
     cubic.cwnd = cubic.ssthresh = 200_000
     cubic.congested(200_000)
@@ -394,7 +394,7 @@ def test_the_cubic_curve_is_that_of_the_formula():
 
 
 def test_on_a_short_path_cubic_is_as_fast_as_reno():
-    """A20, RFC 9438 section 4.3: one segment per RTT times 0.53 until the old window, then one."""
+    """N20, RFC 9438 section 4.3: one segment per RTT times 0.53 until the old window, then one."""
     cubic = Cubic(1000)
     cubic.cwnd = cubic.ssthresh = 20_000
     cubic.congested(20_000)
@@ -408,7 +408,7 @@ def test_on_a_short_path_cubic_is_as_fast_as_reno():
 
 
 def test_idleness_restarts_from_the_initial_window():
-    """A20, RFC 5681 4.1."""
+    """N20, RFC 5681 4.1."""
     script = Script()
     connection = script.open(delay=0.1)
     connection.write(bytes(64 * MSS), script.now)
@@ -441,7 +441,7 @@ def test_a_window_that_is_not_used_does_not_grow():
 
 @pytest.mark.parametrize("every", [1, 2, 4])
 def test_slow_start_counts_octets(every):
-    """A21: ten segments at first; one ACK for each, for two or four: the window doubles all the same."""
+    """N21: ten segments at first; one ACK for each, for two or four: the window doubles all the same."""
     script = Script()
     connection = script.open(delay=0.0005)
     connection.write(bytes(60 * MSS), script.now)
@@ -525,7 +525,7 @@ def test_full_segments_that_vanish_make_smaller_ones():
 
 
 def test_a_block_beyond_what_was_sent_is_not_believed():
-    """A17: neither one that begins there, nor one that only ends there, says anything about what was lost."""
+    """N17: neither one that begins there, nor one that only ends there, says anything about what was lost."""
     for block in ((1 + 4 * MSS, 1 + 5 * MSS), (1 + 3 * MSS, 1 + 5 * MSS), (1 + 2 * MSS, 2 + 4 * MSS)):
         script = Script()
         connection = script.open()

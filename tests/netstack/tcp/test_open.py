@@ -14,7 +14,7 @@ from wgpy.testing.script import Script
 
 @pytest.mark.parametrize(("version", "mss"), [(4, 1380), (6, 1360)])
 def test_an_active_open_offers_all_options(version, mss):
-    """A1."""
+    """N1."""
     script = Script(version=version)
     connection = script.connect()
     syn = script.expect("S", seq=0, length=0, mss=mss, scale=7, sack_permitted=True, window=0xFFFF)
@@ -30,7 +30,7 @@ def test_an_active_open_offers_all_options(version, mss):
 
 
 def test_a_passive_open_answers_only_what_was_offered():
-    """A2: a SYN without options."""
+    """N2: a SYN without options."""
     script = Script()
     listener = script.listen()
     script.inject("S", seq=0, window=1000)
@@ -48,7 +48,7 @@ def test_a_passive_open_answers_only_what_was_offered():
 
 @pytest.mark.parametrize("mss", [0, 1, 47])
 def test_a_tiny_mss_is_raised_to_48(mss):
-    """A2."""
+    """N2."""
     script = Script()
     connection = script.accept(script.listen(), mss=mss)
     connection.write(bytes(100), script.now)
@@ -56,7 +56,7 @@ def test_a_tiny_mss_is_raised_to_48(mss):
 
 
 def test_our_scale_is_not_applied_when_the_peer_offered_none():
-    """A2, field bug 13: the window of the peer is taken as it stands, and ours is said as it is."""
+    """N2, field bug 13: the window of the peer is taken as it stands, and ours is said as it is."""
     script = Script()
     connection = script.connect()
     script.expect("S", scale=7)
@@ -68,7 +68,7 @@ def test_our_scale_is_not_applied_when_the_peer_offered_none():
 
 
 def test_both_sides_open_at_once():
-    """A3."""
+    """N3."""
     script = Script()
     connection = script.connect()
     script.expect("S", seq=0)
@@ -82,7 +82,7 @@ def test_both_sides_open_at_once():
 
 
 def test_a_syn_is_sent_again_at_1_2_4_seconds_and_then_given_up():
-    """A4."""
+    """N4."""
     script = Script()
     connection = script.connect()
     script.expect("S", at=0)
@@ -96,7 +96,7 @@ def test_a_syn_is_sent_again_at_1_2_4_seconds_and_then_given_up():
 
 
 def test_a_reset_refuses_a_syn():
-    """A5."""
+    """N5."""
     script = Script()
     connection = script.connect()
     script.expect("S")
@@ -109,7 +109,7 @@ def test_a_reset_refuses_a_syn():
 
 @pytest.mark.parametrize(("flags", "ack"), [("RA", 2), ("RA", 0), ("R", 0)])
 def test_a_reset_with_a_wrong_or_no_acknowledgement_is_ignored(flags, ack):
-    """A5."""
+    """N5."""
     script = Script()
     connection = script.connect()
     script.expect("S")
@@ -119,7 +119,7 @@ def test_a_reset_with_a_wrong_or_no_acknowledgement_is_ignored(flags, ack):
 
 
 def test_an_answer_with_a_wrong_acknowledgement_is_reset():
-    """A5: half-open connections of an earlier life are cleared (RFC 9293 figure 9)."""
+    """N5: half-open connections of an earlier life are cleared (RFC 9293 figure 9)."""
     script = Script()
     connection = script.connect()
     script.expect("S")
@@ -210,7 +210,7 @@ def test_a_process_that_is_started_again_counts_on():
     ],
 )
 def test_an_icmp_error_ends_an_attempt(kind, expected):
-    """A6: hard or soft, as the kernel does (RFC 5461)."""
+    """N6: hard or soft, as the kernel does (RFC 5461)."""
     script = Script()
     connection = script.connect()
     script.expect("S")
@@ -220,7 +220,7 @@ def test_an_icmp_error_ends_an_attempt(kind, expected):
 
 
 def test_an_icmp_error_that_quotes_nothing_in_flight_is_ignored():
-    """A6, RFC 5927 section 4.1."""
+    """N6, RFC 5927 section 4.1."""
     script = Script()
     connection = script.connect()
     script.expect("S")
@@ -243,7 +243,7 @@ def test_a_hard_icmp_error_does_not_end_an_established_connection():
 
 
 def test_a_full_accept_queue_drops_syns_without_a_word():
-    """A7."""
+    """N7."""
     script = Script()
     listener = script.listen(backlog=1)
     script.inject("S", seq=0)
@@ -259,7 +259,7 @@ def test_a_full_accept_queue_drops_syns_without_a_word():
 
 
 def test_a_handshake_waits_while_the_accept_queue_is_full():
-    """A7: two half-open connections, room for one; the second is accepted when its last ACK comes again."""
+    """N7: two half-open connections, room for one; the second is accepted when its last ACK comes again."""
     script = Script()
     listener = script.listen(backlog=1)
     numbers = {}
@@ -280,7 +280,7 @@ def test_a_handshake_waits_while_the_accept_queue_is_full():
 
 
 def test_a_closed_listener_resets_what_waits():
-    """A7."""
+    """N7."""
     script = Script()
     listener = script.listen()
     script.inject("S", seq=0)
@@ -295,7 +295,7 @@ def test_a_closed_listener_resets_what_waits():
 
 
 def test_a_syn_for_nobody_is_reset():
-    """A7, RFC 9293 3.10.7.1."""
+    """N7, RFC 9293 3.10.7.1."""
     script = Script()
     script.port, script.peer_port = 81, 40000
     script.inject("S", seq=0)
@@ -308,7 +308,7 @@ def test_a_syn_for_nobody_is_reset():
 
 
 def test_a_lost_syn_ack_is_sent_again_and_when_the_syn_comes_again():
-    """A8."""
+    """N8."""
     script = Script()
     listener = script.listen()
     script.inject("S", seq=0, mss=1380)
@@ -322,7 +322,7 @@ def test_a_lost_syn_ack_is_sent_again_and_when_the_syn_comes_again():
 
 
 def test_octets_on_the_third_ack_and_before_accept():
-    """A8."""
+    """N8."""
     script = Script()
     listener = script.listen()
     script.inject("S", seq=0, mss=1380, scale=7)
@@ -337,7 +337,7 @@ def test_octets_on_the_third_ack_and_before_accept():
 
 
 def test_a_half_open_connection_is_forgotten_at_last():
-    """A8: five retransmissions of the SYN-ACK."""
+    """N8: five retransmissions of the SYN-ACK."""
     script = Script()
     script.listen()
     script.inject("S", seq=0)

@@ -20,7 +20,7 @@ MSS = 1380
 
 
 def test_an_old_duplicate_is_refused_by_its_timestamp():
-    """A26: PAWS."""
+    """N26: PAWS."""
     script = Script()
     connection = script.open(timestamps=True)
     script.sleep(1)
@@ -33,7 +33,7 @@ def test_an_old_duplicate_is_refused_by_its_timestamp():
 
 
 def test_timestamps_wrap():
-    """A26."""
+    """N26."""
     script = Script()
     connection = script.connect()
     script.expect("S")
@@ -44,7 +44,7 @@ def test_timestamps_wrap():
 
 
 def test_a_segment_without_its_timestamp_is_taken():
-    """A26: the kernel takes it, against RFC 7323 3.2, since middleboxes strip options."""
+    """N26: the kernel takes it, against RFC 7323 3.2, since middleboxes strip options."""
     script = Script()
     connection = script.open(timestamps=True)
     connection.write(b"question", script.now)
@@ -80,7 +80,7 @@ def test_the_echo_is_that_of_the_earliest_segment_not_acknowledged():
 
 @pytest.mark.parametrize("before", [0, 1, 2, 5])
 def test_the_peers_numbers_wrap(before):
-    """A27: in the SYN, in octets, in SACK blocks and in the FIN."""
+    """N27: in the SYN, in octets, in SACK blocks and in the FIN."""
     script = Script(iss=(1 << 32) - before - 1)
     connection = script.open()
     script.inject("PA", seq=4, ack=1, payload=b"def")
@@ -95,7 +95,7 @@ def test_the_peers_numbers_wrap(before):
 
 @pytest.mark.parametrize("before", [0, 1, MSS, 3 * MSS])
 def test_our_numbers_wrap(before, monkeypatch):
-    """A27, field bug 15."""
+    """N27, field bug 15."""
     monkeypatch.setattr("wgpy.netstack.ports.Secret.initial_sequence", lambda *_: (0xFFFFFFFF - before) & 0xFFFFFFFF)
     script = Script()
     connection = script.open()
@@ -114,7 +114,7 @@ def test_our_numbers_wrap(before, monkeypatch):
 
 
 def test_an_exact_reset_ends_the_connection():
-    """A28."""
+    """N28."""
     script = Script()
     connection = script.open()
     script.inject("PA", seq=1, ack=1, payload=b"read this first")
@@ -128,7 +128,7 @@ def test_an_exact_reset_ends_the_connection():
 
 
 def test_a_reset_in_the_window_is_challenged_and_one_outside_ignored():
-    """A28, RFC 5961 section 3."""
+    """N28, RFC 5961 section 3."""
     script = Script()
     connection = script.open()
     script.inject("R", seq=100)
@@ -142,7 +142,7 @@ def test_a_reset_in_the_window_is_challenged_and_one_outside_ignored():
 
 @pytest.mark.parametrize("seq", [1, 1000, -1000])
 def test_a_syn_is_challenged(seq):
-    """A28, RFC 5961 section 4."""
+    """N28, RFC 5961 section 4."""
     script = Script()
     connection = script.open()
     script.inject("S", seq=seq)
@@ -152,7 +152,7 @@ def test_a_syn_is_challenged(seq):
 
 @pytest.mark.parametrize("ack", [2, 5000, -200_000])
 def test_an_impossible_acknowledgement_is_challenged_and_its_octets_dropped(ack):
-    """A28, RFC 5961 section 5."""
+    """N28, RFC 5961 section 5."""
     script = Script()
     connection = script.open()
     script.inject("PA", seq=1, ack=ack, payload=b"evil")
@@ -161,7 +161,7 @@ def test_an_impossible_acknowledgement_is_challenged_and_its_octets_dropped(ack)
 
 
 def test_challenges_are_limited():
-    """A28: two a second, counted for each connection."""
+    """N28: two a second, counted for each connection."""
     script = Script()
     script.open()
     for _ in range(20):
@@ -195,7 +195,7 @@ def _too_big(script, mtu, seq=1):
 
 
 def test_too_big_lowers_the_mss_and_sends_again_at_once():
-    """A29."""
+    """N29."""
     script = Script()
     connection = script.open()
     connection.write(bytes(3 * MSS), script.now)
@@ -208,7 +208,7 @@ def test_too_big_lowers_the_mss_and_sends_again_at_once():
 
 @pytest.mark.parametrize(("version", "said", "mss"), [(4, 68, 552 - 40), (4, 0, 552 - 40), (6, 1000, 1280 - 60)])
 def test_a_path_is_not_believed_to_be_narrower_than_paths_are(version, said, mss):
-    """A29, RFC 5927 section 7."""
+    """N29, RFC 5927 section 7."""
     script = Script(version=version)
     connection = script.open(mss=1360)
     connection.write(bytes(5000), script.now)
@@ -221,7 +221,7 @@ def test_a_path_is_not_believed_to_be_narrower_than_paths_are(version, said, mss
 
 @pytest.mark.parametrize("seq", [0, 1 + 3 * MSS, 1 << 20])
 def test_a_quote_of_nothing_in_flight_changes_nothing(seq):
-    """A29, RFC 5927 section 4."""
+    """N29, RFC 5927 section 4."""
     script = Script()
     connection = script.open()
     connection.write(bytes(3 * MSS), script.now)
@@ -233,7 +233,7 @@ def test_a_quote_of_nothing_in_flight_changes_nothing(seq):
 
 
 def test_too_big_of_a_greater_mtu_changes_nothing():
-    """A29."""
+    """N29."""
     script = Script()
     connection = script.open()
     connection.write(bytes(3 * MSS), script.now)
@@ -260,7 +260,7 @@ def test_the_mtu_of_the_tunnel_is_lowered():
 
 
 def test_the_keepalive_schedule():
-    """A30: after 60 s, every 15 s, four times."""
+    """N30: after 60 s, every 15 s, four times."""
     script = Script()
     connection = script.open()
     connection.set_keepalive(Keepalive(), script.now)
@@ -273,7 +273,7 @@ def test_the_keepalive_schedule():
 
 
 def test_an_answer_starts_the_keepalive_over():
-    """A30."""
+    """N30."""
     script = Script()
     connection = script.open()
     connection.set_keepalive(Keepalive(idle=10, interval=5, probes=2), script.now)
@@ -288,7 +288,7 @@ def test_an_answer_starts_the_keepalive_over():
 
 
 def test_what_is_in_flight_asks_in_place_of_a_probe():
-    """A30: and a peer that says nothing to it is as gone as one that answers no probe."""
+    """N30: and a peer that says nothing to it is as gone as one that answers no probe."""
     script = Script()
     connection = script.open()
     connection.set_keepalive(Keepalive(idle=5, interval=3, probes=3), script.now)
@@ -334,7 +334,7 @@ def test_a_keepalive_of_the_peer_is_answered():
 
 
 def test_a_mark_is_echoed_until_the_peer_says_it_slowed_down():
-    """A31, RFC 3168 6.1."""
+    """N31, RFC 3168 6.1."""
     script = Script(uses_ecn=True)
     listener = script.listen()
     script.inject("SEW", seq=0, mss=1380)
@@ -350,7 +350,7 @@ def test_a_mark_is_echoed_until_the_peer_says_it_slowed_down():
 
 
 def test_an_echoed_mark_slows_us_down_once_for_each_window():
-    """A31."""
+    """N31."""
     script = Script(uses_ecn=True)
     connection = script.connect()
     script.expect("SEW")
@@ -369,7 +369,7 @@ def test_an_echoed_mark_slows_us_down_once_for_each_window():
 
 
 def test_without_ecn_nothing_is_marked():
-    """A31."""
+    """N31."""
     script = Script()
     connection = script.open()
     connection.write(b"x", script.now)
@@ -380,7 +380,7 @@ def test_without_ecn_nothing_is_marked():
 
 
 def test_a_wrong_checksum_is_dropped():
-    """A32."""
+    """N32."""
     script = Script()
     connection = script.open()
     packet = bytearray(script.packet("PA", seq=1, ack=1, payload=b"x"))
@@ -402,7 +402,7 @@ def test_a_wrong_checksum_is_dropped():
     ],
 )
 def test_an_option_of_impossible_length_is_dropped(options, reason):
-    """A32."""
+    """N32."""
     script = Script()
     script.listen()
     script.inject("S", seq=0, options=options)
@@ -411,7 +411,7 @@ def test_an_option_of_impossible_length_is_dropped(options, reason):
 
 
 def test_options_at_odd_offsets_are_found():
-    """A32."""
+    """N32."""
     script = Script()
     script.listen()
     script.inject("S", seq=0, options=b"\x01\x02\x04\x02\x00\x01\x03\x03\x05\xfd\x03\x00\x04\x02\x00\x00")
@@ -422,7 +422,7 @@ def test_options_at_odd_offsets_are_found():
 
 @pytest.mark.parametrize("words", [0, 4, 15])
 def test_a_header_that_is_not_there_is_dropped(words):
-    """A32: the length says less than a header, or more than there is."""
+    """N32: the length says less than a header, or more than there is."""
     header = bytearray(tcp.HEADER.pack(1, 2, 3, 4, words << 4, tcp.ACK, 0, 0, 0))
     with pytest.raises(BadPacket) as problem:
         tcp.decode_untrusted(bytes(header), 0, 20)
@@ -450,7 +450,7 @@ def test_an_urgent_pointer_means_nothing():
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "10.0.0.1"])
 def test_sources_that_no_host_has(source):
-    """A36."""
+    """N36."""
     import ipaddress
 
     script = Script()
@@ -463,7 +463,7 @@ def test_sources_that_no_host_has(source):
 
 @pytest.mark.parametrize("source", ["10.0.0.1", "127.0.0.1", "224.0.0.1"])
 def test_many_rows_from_a_source_that_no_host_has(source):
-    """A36: what comes as one slab is looked at as what comes alone."""
+    """N36: what comes as one slab is looked at as what comes alone."""
     import ipaddress
 
     from tests.netstack.hosts import ROWS
@@ -490,7 +490,7 @@ def test_an_ipv4_address_in_ipv6_dress_is_no_source():
 
 
 def test_a_foreign_destination_is_dropped():
-    """A36."""
+    """N36."""
     script = Script()
     script.listen()
     script.local = bytes((10, 0, 0, 77))

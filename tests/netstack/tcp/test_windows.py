@@ -12,7 +12,7 @@ MSS = 1380
 
 
 def test_a_closed_window_is_probed_and_the_probes_take_no_octet():
-    """A22: at RTO, doubling; an old sequence number makes the peer answer (field bug 13)."""
+    """N22: at RTO, doubling; an old sequence number makes the peer answer (field bug 13)."""
     script = Script()
     connection = script.open(delay=0.1)
     connection.write(b"x" * 1000, script.now)
@@ -33,7 +33,7 @@ def test_a_closed_window_is_probed_and_the_probes_take_no_octet():
 
 
 def test_answered_probes_go_on_for_ever_and_unanswered_do_not():
-    """A22."""
+    """N22."""
     script = Script()
     connection = script.open()
     script.inject("A", seq=1, ack=1, window=0)
@@ -48,7 +48,7 @@ def test_answered_probes_go_on_for_ever_and_unanswered_do_not():
 
 
 def test_a_fin_waits_for_a_window():
-    """A22: FIN under a closed window."""
+    """N22: FIN under a closed window."""
     script = Script()
     connection = script.open()
     script.inject("A", seq=1, ack=1, window=0)
@@ -59,7 +59,7 @@ def test_a_fin_waits_for_a_window():
 
 
 def test_a_window_that_shrinks_holds_back_what_is_beyond():
-    """A23: what is out is repaired at the front, and nothing new leaves."""
+    """N23: what is out is repaired at the front, and nothing new leaves."""
     script = Script()
     connection = script.open(sack=False)
     connection.write(bytes(20 * MSS), script.now)
@@ -73,7 +73,7 @@ def test_a_window_that_shrinks_holds_back_what_is_beyond():
 
 
 def test_we_do_not_send_silly_segments():
-    """A23: a window of less than a segment and of less than half of the greatest one is left alone for a while."""
+    """N23: a window of less than a segment and of less than half of the greatest one is left alone for a while."""
     script = Script()
     connection = script.open(scale=0, window=4000)
     connection.write(bytes(8000), script.now)
@@ -104,7 +104,7 @@ def _fill(script, size=1024):
 
 
 def test_a_full_buffer_closes_the_window_and_never_takes_more():
-    """A22, field bug 16: nobody reads."""
+    """N22, field bug 16: nobody reads."""
     script = Script()
     connection = script.open()
     at = _fill(script)
@@ -115,7 +115,7 @@ def test_a_full_buffer_closes_the_window_and_never_takes_more():
 
 
 def test_reading_opens_the_window_and_the_peer_hears_of_it():
-    """A22, A23: not for a few octets, but at once when it is worth it."""
+    """N22, N23: not for a few octets, but at once when it is worth it."""
     script = Script()
     connection = script.open()
     at = _fill(script)
@@ -127,7 +127,7 @@ def test_reading_opens_the_window_and_the_peer_hears_of_it():
 
 
 def test_the_edge_never_moves_left():
-    """A23: save by the granularity of a scaled window (RFC 7323 2.4)."""
+    """N23: save by the granularity of a scaled window (RFC 7323 2.4)."""
     script = Script()
     connection = script.open()
     at, edge = 1, 0
@@ -170,7 +170,7 @@ def test_a_fast_reader_gets_a_greater_window():
 
 
 def test_small_writes_leave_at_once_by_default():
-    """A24."""
+    """N24."""
     script = Script()
     connection = script.open()
     for number in range(3):
@@ -179,7 +179,7 @@ def test_small_writes_leave_at_once_by_default():
 
 
 def test_writes_of_one_turn_share_a_segment():
-    """A24: nothing is sent before `emit` is asked."""
+    """N24: nothing is sent before `emit` is asked."""
     script = Script()
     connection = script.open()
     for _ in range(100):
@@ -189,7 +189,7 @@ def test_writes_of_one_turn_share_a_segment():
 
 
 def test_nagle_holds_small_octets_while_some_are_out():
-    """A24."""
+    """N24."""
     script = Script()
     connection = script.open()
     connection.set_no_delay(False, script.now)
@@ -203,7 +203,7 @@ def test_nagle_holds_small_octets_while_some_are_out():
 
 
 def test_nagle_sends_full_segments_and_keeps_the_rest():
-    """A24."""
+    """N24."""
     script = Script()
     connection = script.open()
     connection.set_no_delay(False, script.now)
@@ -217,7 +217,7 @@ def test_nagle_sends_full_segments_and_keeps_the_rest():
 
 
 def test_a_close_ends_the_wait():
-    """A24."""
+    """N24."""
     script = Script()
     connection = script.open()
     connection.set_no_delay(False, script.now)
@@ -241,7 +241,7 @@ def _past_quick_acks(script):
 
 
 def test_the_first_segments_are_acknowledged_at_once():
-    """A25."""
+    """N25."""
     script = Script()
     script.open()
     for number in range(16):
@@ -250,7 +250,7 @@ def test_the_first_segments_are_acknowledged_at_once():
 
 
 def test_two_full_segments_are_acknowledged_at_once_and_one_a_little_later():
-    """A25: a quarter of the RTT, 40 ms at most."""
+    """N25: a quarter of the RTT, 40 ms at most."""
     script = Script()
     script.open(delay=0.1)
     at = _past_quick_acks(script)
@@ -264,7 +264,7 @@ def test_two_full_segments_are_acknowledged_at_once_and_one_a_little_later():
 
 
 def test_a_batch_is_acknowledged_once():
-    """A25, section 10.6."""
+    """N25, section 10.6."""
     script = Script()
     script.open()
     script.inject_batch(*(script.packet("A", seq=1 + 1000 * n, ack=1, payload=bytes(1000)) for n in range(40)))
@@ -273,7 +273,7 @@ def test_a_batch_is_acknowledged_once():
 
 
 def test_a_short_tail_with_psh_is_acknowledged_at_once():
-    """A25: somebody may wait for it with Nagle (field bug 11)."""
+    """N25: somebody may wait for it with Nagle (field bug 11)."""
     script = Script()
     script.open()
     at = _past_quick_acks(script)
@@ -282,7 +282,7 @@ def test_a_short_tail_with_psh_is_acknowledged_at_once():
 
 
 def test_disorder_is_acknowledged_at_once():
-    """A25: a hole appears, grows, and closes."""
+    """N25: a hole appears, grows, and closes."""
     script = Script()
     script.open()
     at = _past_quick_acks(script)
@@ -297,7 +297,7 @@ def test_disorder_is_acknowledged_at_once():
 
 
 def test_a_peer_without_sack_gets_a_duplicate_for_each():
-    """A25, RFC 5681 4.2: it counts them."""
+    """N25, RFC 5681 4.2: it counts them."""
     script = Script()
     script.open(sack=False)
     script.inject_batch(*(script.packet("A", seq=1 + 1000 * n, ack=1, payload=bytes(1000)) for n in (1, 2, 3, 4)))
@@ -307,7 +307,7 @@ def test_a_peer_without_sack_gets_a_duplicate_for_each():
 
 
 def test_an_acknowledgement_rides_on_octets():
-    """A25."""
+    """N25."""
     script = Script()
     connection = script.open()
     packet = script.packet("PA", seq=1, ack=1, payload=b"ping")
@@ -322,7 +322,7 @@ def test_an_acknowledgement_rides_on_octets():
 
 @pytest.mark.parametrize(("timestamps", "most"), [(False, 4), (True, 3)])
 def test_as_many_blocks_as_fit(timestamps, most):
-    """A17, RFC 2018 section 3: the latest first."""
+    """N17, RFC 2018 section 3: the latest first."""
     script = Script()
     script.open(timestamps=timestamps)
     for number in (1, 3, 5, 7, 9):
@@ -332,7 +332,7 @@ def test_as_many_blocks_as_fit(timestamps, most):
 
 
 def test_a_duplicate_is_reported():
-    """A17, RFC 2883: once, and first."""
+    """N17, RFC 2883: once, and first."""
     script = Script()
     script.open()
     script.inject("A", seq=1, ack=1, payload=bytes(100))
