@@ -208,6 +208,8 @@ def handle(services: Services, handler: Handler) -> Callable[[Request], Awaitabl
                     and is_from_here(request)
                 ):
                     return _forged(request, actor, services, form)
+                if (actor := request.state.actor) is None:  # it ended while the form was sent
+                    return await _ended(request, services, form)
             return await handler(Visit(request, services, actor, form, services.live.last_id))
         except HubError as refusal:
             return error_page(
@@ -236,14 +238,14 @@ def _page_of(request: Request) -> str:
 _ALONE: Final = {**render.HEADERS, "HX-Reswap": "none"}
 
 
-async def _ended(request: Request, services: Services) -> Response:
+async def _ended(request: Request, services: Services, form: FormData | None = None) -> Response:
     """A form came without a session: sign in, and what was typed is offered again."""
     if request.headers.get("HX-Request") == "true":
         return Response(status_code=401, headers=_ALONE)
     kept = None
     if _is_surely_from_here(request) and request.url.path != "/sign-out":
         with contextlib.suppress(Invalid):
-            kept = Kept.of(request.url.path, (await read_form(request)).multi_items())
+            kept = Kept.of(request.url.path, (form or await read_form(request)).multi_items())
     told = "Your session has ended. Sign in again" + (": what you typed is kept." if kept else " and repeat it.")
     return sign_in_page(services, next=request.url.path, error=told, kept=kept, status=401)
 
