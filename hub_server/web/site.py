@@ -265,6 +265,7 @@ def sign_in_page(
 ) -> Response:
     """The sign-in form."""
     context = {"now": services.now(), "next": next, "email": email, "error": error, "kept": kept}
+    context["request_id"] = present_request()
     return render.answer(render.whole("sign_in.html", context), status)
 
 

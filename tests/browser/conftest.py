@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def visit(site: Site, chromium: Browser) -> Iterator[Open]:
 
     def complain(message: Any) -> None:
         text = getattr(message, "text", str(message))
-        if getattr(message, "type", "error") == "error" and "Failed to load resource" not in text:
+        if getattr(message, "type", "error") == "error" and not re.search("Failed to (load resource|fetch)", text):
             complaints.append(text)
 
     def open_page(path: str, *, signed_in: bool = True, **options: Any) -> Page:

@@ -116,7 +116,7 @@ def test_a_kubeconfig_is_downloaded_and_revoked(site: Site, visit: Open) -> None
     page.fill("#password", site.password)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
-    assert download.value.suggested_filename == "default-demo.kubeconfig"
+    assert re.fullmatch(r"default-demo-localhost-\d+\.kubeconfig", download.value.suggested_filename)
     expect(page.get_by_role("status").first).to_contain_text("The kubeconfig was downloaded")
     expect(page.locator("#password")).to_have_value("")
     page.get_by_role("button", name="Revoke").first.click()
