@@ -68,5 +68,20 @@ def test_rows_open_in_place_and_a_forged_one_is_zeroed_and_costs_itself_only(
         assert bytes(opened[row]) == (bytes(len(packet)) if row in forged else packet)
 
 
+@pytest.mark.parametrize("octet", [0, -17, -1], ids=["first", "last", "of the tag"])
+def test_one_row_opens_in_place_and_is_zeroed_where_it_was_forged(octet: int) -> None:
+    cipher, nonce = aead.TransportCipher(bytes(range(32))), memoryview(bytes(12))
+    packet = bytes(range(1, 49))
+    row = memoryview(bytearray(packet) + bytes(16))
+    cipher.seal_row(nonce, row[:-16], row)
+    sealed = bytes(row)
+    row[octet] ^= 1
+    assert not cipher.open_row(nonce, row, row[:-16])
+    assert bytes(row[:-16]) == bytes(48), "unverified plaintext is left"
+    row[:] = sealed
+    assert cipher.open_row(nonce, row, row[:-16])
+    assert bytes(row[:-16]) == packet
+
+
 def test_generated_keys_differ() -> None:
     assert len({aead.generate_key() for _ in range(4)}) == 4

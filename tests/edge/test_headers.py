@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.headers import Refused, answer_fields, check_target, request_fields, why_private
+from edge_agent.headers import (
+    Refused,
+    answer_fields,
+    check_target,
+    framing_of,
+    is_proxied,
+    request_fields,
+    why_private,
+)
 
 
 def names(fields: list[tuple[bytes, bytes]]) -> set[bytes]:
@@ -71,3 +79,94 @@ def test_a_refusal_of_secrets_says_what_to_ask_instead() -> None:
     reason = why_private(b"GET", b"/api/v1/secrets?labelSelector=owner%3Dhelm", "daalu-edge", "config")
     assert "Secrets of all namespaces" in reason
     assert "helm list" in reason
+
+
+def test_who_speaks_for_a_user_or_upgrades_is_refused_in_words() -> None:
+    for name, word in ((b"daalu-identity", "impersonation"), (b"upgrade", "streaming")):
+        with pytest.raises(Refused, match=word):
+            request_fields([(b"accept", b"a/b"), (name, b"x")])
+
+
+def test_values_are_printable_and_bounded() -> None:
+    [(name, value)] = request_fields([(b"user-agent", b"a\tb\x00\x7f\xff~ " + b"x" * 5000)])
+    assert name == b"user-agent"
+    assert value == b"a?b???~ " + b"x" * (4096 - 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "framing"),
+    [
+        ([], []),
+        ([(b"content-type", b"a/b")], []),
+        ([(b"content-length", b"12"), (b"accept", b"a/b")], [(b"content-length", b"12")]),
+        ([(b"transfer-encoding", b"chunked")], [(b"transfer-encoding", b"chunked")]),
+        ([(b"content-length", b"5"), (b"transfer-encoding", b"Chunked")], [(b"transfer-encoding", b"chunked")]),
+    ],
+)
+def test_the_length_of_a_body_is_said_anew(
+    fields: list[tuple[bytes, bytes]], framing: list[tuple[bytes, bytes]]
+) -> None:
+    assert framing_of(fields) == framing
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "", "api", "*", "http://x/api", "/a b", "/\u00e9", "/a//b", "//", "/./a", "/a/../b", "/a/..", "/%2e%2E/a",
+        "/a%2fb", "/a%2Fb", "/a%5cb", "/a%5Cb", "/a\\b", "/a#b", "/a?x#b", "/a%09b",
+    ],
+)  # fmt: skip
+def test_a_target_that_may_mean_two_things_is_refused(target: str) -> None:
+    with pytest.raises(Refused):
+        check_target(target.encode("latin-1"))
+
+
+@pytest.mark.parametrize("target", ["/", "/api", "/api/", "/api/v1/pods?limit=5&x=%2F..//", "/a...b/.c/d..", "/a%20b"])
+def test_a_plain_target_is_not(target: str) -> None:
+    check_target(target.encode())
+
+
+@pytest.mark.parametrize(
+    ("target", "proxied"),
+    [
+        ("/api/v1/namespaces/a/services/b/proxy/x", True),
+        ("/api/v1/nodes/n/pr%6fxy/", True),
+        ("/api/v1/namespaces/a/services/proxy2", False),
+        ("/api/v1/namespaces/a/pods/b?x=/proxy/", False),
+    ],
+)
+def test_an_application_behind_the_api_server_is_told_by_its_path(target: str, proxied: bool) -> None:
+    assert is_proxied(target.encode()) is proxied
+
+
+HERE = "/api/v1/namespaces/ours"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "word"),
+    [
+        ("GET", "/api/v1/secrets", "Secrets of all namespaces"),
+        ("GET", "/api/v1/watch/secrets/", "Secrets of all namespaces"),
+        ("GET", f"{HERE}/secrets", "Secrets of the namespace ours"),
+        ("HEAD", f"{HERE}/secrets/key?x=1", "Secrets of the namespace ours"),
+        ("GET", "/api/v1/namespaces/%6furs/secr%65ts", "Secrets of the namespace ours"),
+        ("GET", "/api/v1/watch/namespaces/ours/secrets/key", "Secrets of the namespace ours"),
+        ("DELETE", f"{HERE}/secrets", "Secrets of the namespace ours"),
+        ("PATCH", f"{HERE}/configmaps/config", "ConfigMap config"),
+        ("DELETE", f"{HERE}/configmaps", "ConfigMap config"),
+        ("POST", f"{HERE}/configmaps/", "ConfigMap config"),
+        ("GET", f"{HERE}/configmaps/config", ""),
+        ("HEAD", f"{HERE}/configmaps", ""),
+        ("PATCH", f"{HERE}/configmaps/another", ""),
+        ("DELETE", f"{HERE}/pods/config", ""),
+        ("GET", "/api/v1/namespaces/theirs/secrets/key", ""),
+        ("GET", "/api/v1/namespaces", ""),
+        ("GET", "/apis/example.com/v1/secrets", ""),
+        ("GET", "/api/v2/secrets", ""),
+        ("PATCH", "/api/v1/namespaces/theirs/configmaps/config", ""),
+    ],
+)
+def test_what_the_tunnel_lives_on_is_neither_shown_nor_changed(method: str, target: str, word: str) -> None:
+    reason = why_private(method.encode(), target.encode(), "ours", "config")
+    assert word in reason
+    assert bool(reason) is bool(word)

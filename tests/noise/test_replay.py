@@ -106,3 +106,11 @@ def test_a_growing_batch_that_was_seen_before_is_refused_row_by_row() -> None:
     assert window.accept_rows(list(range(10)), ()) == list(range(10))
     assert window.accept_rows(list(range(5, 15)), ()) == [0, 1, 2, 3, 4]
     assert window.highest == 14
+
+
+@pytest.mark.parametrize("first", [8, 9, 10])
+def test_a_growing_batch_may_not_begin_at_or_below_the_highest_counter(first: int) -> None:
+    """The step that takes a whole batch holds for what is new only; the highest counter itself was seen."""
+    window = ReplayWindow()
+    assert window.accept_rows(list(range(10)), ()) == []
+    assert window.accept_rows(list(range(first, 20)), ()) == list(range(10 - first))

@@ -49,3 +49,24 @@ def test_tables_are_bounded_and_forget_the_least_recent() -> None:
         limit.wait_for(key, 0.0)
     assert [failures.wait_for(key, 0.0) > 0 for key in "abcde"] == [False, False, True, True, True]
     assert [limit.wait_for(key, 0.0) > 0 for key in "cde"] == [True, True, True]
+
+
+def test_a_bucket_is_refilled_at_its_rate_and_holds_no_more_than_its_burst() -> None:
+    limit = RateLimit(rate=0.5, burst=3)
+    assert [limit.wait_for("a", 10.0) for _ in range(5)] == [0, 0, 0, 2, 2]
+    assert limit.wait_for("b", 10.0) == 0, "each key has its own"
+    assert limit.wait_for("a", 11.0) == 1
+    assert limit.wait_for("a", 12.0) == 0
+    assert limit.wait_for("a", 12.0) == 2
+    assert [limit.wait_for("a", 1000.0) for _ in range(4)] == [0, 0, 0, 2]
+    assert limit.wait_for("a", 900.0) == 2, "a clock that goes back takes nothing away"
+
+
+def test_a_failure_is_remembered_for_twice_the_longest_wait() -> None:
+    failures = Failures(free=1, longest=10)
+    failures.failed("a", 0.0)
+    failures.failed("a", 20.0)
+    assert failures.wait_for("a", 20.0) == 4.0, "the second in a row"
+    assert failures.wait_for("a", 24.0) == 0
+    failures.failed("a", 40.1)
+    assert failures.wait_for("a", 40.1) == 2.0, "the first one again"
