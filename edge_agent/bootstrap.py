@@ -89,8 +89,9 @@ class Bootstrap:
             raise Stop(
                 "bad_setting", "the hub knows this cluster no longer, and there is no token: use a re-join invite"
             )
-        # A Secret that lost a part gets it once more with the same key and token.
-        is_resumed = secret.get(PHASE) == PENDING or (not is_whole and secret.get(TOKEN_ID) == token.id.encode())
+        # A Secret that lost a part, its phase included, gets it once more with the same key and token.
+        has_lost = not (is_ready and is_whole) and secret.get(TOKEN_ID) == token.id.encode()
+        is_resumed = secret.get(PHASE) == PENDING or has_lost
         private_key = secret.get(PRIVATE_KEY, b"") if is_resumed else b""
         if len(private_key) != 32:
             private_key = _new_key()

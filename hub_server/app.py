@@ -27,13 +27,13 @@ from starlette.routing import Route
 
 import hub_server
 import wgpy
-from hub_server import api, bootstrap, http, jobs, supervise, tls, web
+from hub_server import api, bootstrap, http, jobs, keys, supervise, tls, web
 from hub_server.auth.middleware import Authentication
 from hub_server.auth.passwords import Passwords
 from hub_server.control import serve_control
 from hub_server.domain.errors import Unavailable
 from hub_server.door import Door, application, explaining, limits_of
-from hub_server.keyfiles import ensure_secret, lock_folder
+from hub_server.keyfiles import lock_folder
 from hub_server.kubeproxy import KubeProxy
 from hub_server.rooms import USUAL, Limits, Share
 from hub_server.services import Services, build
@@ -80,15 +80,18 @@ def open_store(settings: Settings) -> tuple[Database, Envelope]:
 
     Raises:
         OSError, ValueError: a file of the data folder cannot be used.
+        KeyLost: the master key is not the one that the database was written with.
     """
     if not settings.data.is_dir():
         raise FileNotFoundError(errno.ENOENT, "data: there is no such folder", str(settings.data))
-    master = ensure_secret(settings.data / "master.key")
+    has_keys = (settings.data / keys.MASTER).exists()
     database = Database(settings.database or sqlite_url(settings.database_file))
     before, after = migrate.upgrade(database)
     if before != after:
         _log.info("the database was brought from %s to %s", before or "nothing", after)
-    return database, Envelope(master)
+    if before is None and has_keys:
+        _log.warning("the data folder has keys but had no database: this is a new hub; was hub.db lost?")
+    return database, Envelope(keys.known_secret(database, settings.data, keys.MASTER))
 
 
 def _listen(address: str) -> socket.socket:
@@ -104,7 +107,9 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-def _certificate(settings: Settings) -> tuple[tls.Certificate | None, tuple[Path, tuple[str, ...]] | None]:
+def _certificate(
+    settings: Settings, database: Database
+) -> tuple[tls.Certificate | None, tuple[Path, tuple[str, ...]] | None]:
     """What to serve, and for a certificate of our own: how to renew it."""
     if not settings.tls:
         return None, None
@@ -116,8 +121,7 @@ def _certificate(settings: Settings) -> tuple[tls.Certificate | None, tuple[Path
             _log.warning("clients will refuse the certificate in %s: %s", given.chain, warning)
         return given, None
     names = tuple(dict.fromkeys((settings.public_host, "localhost", "127.0.0.1", "::1")))
-    folder = settings.data / "tls"
-    return tls.ensure_own(folder, names), (folder, names)
+    return keys.known_authority(database, settings.data, names), (settings.data / "tls", names)
 
 
 @contextlib.asynccontextmanager
@@ -132,6 +136,7 @@ async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) 
         AlreadyRunning: another hub has this data folder.
         OSError: a port is taken, a file cannot be used.
         ValueError: a file of the data folder holds something else.
+        Fatal: data, key or port lost, at the start or later.
     """
     lock = await trio.to_thread.run_sync(lock_folder, settings.data)
     try:
@@ -140,10 +145,10 @@ async def open_hub(settings: Settings, *, now: Callable[[], float] = time.time) 
             if not settings.public_url:
                 scheme = "https" if settings.tls else "http"
                 settings = settings.model_copy(update={"public_url": f"{scheme}://localhost:{port}"})
-            certificate, own = await trio.to_thread.run_sync(_certificate, settings)
             database, envelope = await trio.to_thread.run_sync(open_store, settings)
             with contextlib.closing(database):
-                key = wgpy.PrivateKey(ensure_secret(settings.data / "wireguard.key"))
+                certificate, own = await trio.to_thread.run_sync(_certificate, settings, database)
+                key = wgpy.PrivateKey(keys.known_secret(database, settings.data, keys.WIREGUARD))
                 core = Core(
                     database=database,
                     envelope=envelope,

@@ -244,6 +244,21 @@ def _activate(flags: dict[str, Any]) -> int:
     return _set_active(flags, active=True)
 
 
+def _accept_keys(flags: dict[str, Any]) -> int:
+    def work(settings: Settings) -> int:
+        from hub_server.keyfiles import lock_folder
+        from hub_server.keys import accept_keys
+        from hub_server.store.database import Database, sqlite_url
+
+        lock_folder(settings.data)
+        with contextlib.closing(Database(settings.database or sqlite_url(settings.database_file))) as database:
+            accept_keys(database, now=time.time())
+        print("the next start takes the keys that it finds; clusters that do not come back must be invited again")
+        return 0
+
+    return _on_store(flags, work)
+
+
 def _verify_audit(flags: dict[str, Any]) -> int:
     as_json = flags.pop("json", False)
 
@@ -282,6 +297,7 @@ _COMMANDS: Final[dict[str, tuple[Callable[[dict[str, Any]], int], str]]] = {
     "create-admin": (_create_admin, "make an administrator, or give one a new password"),
     "deactivate-account": (_deactivate, "let somebody do nothing more here, at once"),
     "activate-account": (_activate, "let somebody who was deactivated sign in again"),
+    "accept-keys": (_accept_keys, "let the next start take the keys that lie in the data folder, after one was lost"),
     "verify-audit": (_verify_audit, "check the hash chains of the audit log"),
     "settings": (_settings, "print every setting as a table"),
 }

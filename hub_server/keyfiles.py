@@ -7,6 +7,7 @@ now; a database that others may read is closed to them with a warning.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -34,7 +35,10 @@ def lock_folder(folder: Path) -> int:
         AlreadyRunning: another process holds it.
         OSError: it cannot be made or written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "data: it must be a folder", str(folder)) from None
     if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mend = f"chmod go-w {shlex.quote(str(folder))}"
         _log.warning("others may write the data folder, and put files of theirs there", folder=str(folder), mend=mend)

@@ -92,7 +92,7 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that insists on another protocol is told so by TLS; one that names none is spoken to in HTTP/1.1.
+    # Whatever a client offers beside it, or names none: it is spoken to in HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(certificate.chain, certificate.key)
@@ -114,14 +114,22 @@ def read_ca(path: Path) -> str:
     return text
 
 
-def ensure_own(folder: Path, names: Sequence[str], now: datetime.datetime | None = None) -> Certificate:
-    """The hub's own certificate for these names and addresses; made or renewed when it must be."""
+def ensure_own(
+    folder: Path, names: Sequence[str], now: datetime.datetime | None = None, *, may_make_ca: bool = True
+) -> Certificate:
+    """The hub's own certificate for these names and addresses; made or renewed when it must be.
+
+    Raises:
+        FileNotFoundError: the CA lacks what is needed of it, and a new one may not be made.
+        OSError, ValueError: a file cannot be used.
+    """
     now = now or datetime.datetime.now(datetime.UTC)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_path, ca_key_path = folder / "ca.crt", folder / "ca.key"
-    if not ca_path.exists() or not ca_key_path.exists():
+    if may_make_ca and not (ca_path.exists() and ca_key_path.exists()):
         _make_ca(ca_path, ca_key_path, now)
-    check_private(ca_key_path, ca_key_path.stat())
+    if ca_key_path.exists():
+        check_private(ca_key_path, ca_key_path.stat())
     made = Certificate(folder / "tls.crt", folder / "tls.key", ca_path.read_text())
     if not _serves(made, names, now):
         _make_leaf(made, ca_path, ca_key_path, names, now)
@@ -237,7 +245,7 @@ async def keep_fresh(certificate: Certificate, context: ssl.SSLContext, own: tup
         await trio.sleep(LOOK_EVERY)
         try:
             if own is not None:
-                await trio.to_thread.run_sync(ensure_own, *own)
+                await trio.to_thread.run_sync(lambda: ensure_own(*own, may_make_ca=False))
             stamp = _stamp(certificate)
             if stamp == seen:
                 continue

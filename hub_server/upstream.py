@@ -1,15 +1,16 @@
 """HTTP/1.1 to an edge through the wire: strict framing by h11, one request at a time on a connection, a few kept warm.
 
-A connection that served a whole request and its whole answer may serve another one, which saves a round trip; anything
-else is reset. A kept connection that turns out to be dead before a single octet of an answer came is replaced once, if
-the request may be repeated. Everything that comes is hostile, and heads are bounded. Only dialling and sending have a
-time limit: an answer may begin with the first line of a log that comes tomorrow. That the edge is still there all the
-while is known to the connection itself (`Wire.dial`).
+A connection that served a whole request and its whole answer may serve another one, which saves a round trip;
+anything else is reset. A kept connection that broke before a single octet of an answer came is replaced once, if the
+request may be repeated; one whose edge was silent is not. Everything that comes is hostile, and heads are bounded.
+Only dialling and sending have a time limit: an answer may begin with the first line of a log that comes tomorrow.
+That the edge is still there all the while is known to the connection itself (`Wire.dial`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -49,6 +50,7 @@ class _Connection:
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
         self.is_kept = False
         self.kept_at = 0.0
+        self.is_silent = False  # it did not break: nothing of the edge came for too long
 
     async def send(self, event: h11.Event) -> None:
         await self.send_octets(self.http.send(event) or b"")
@@ -60,11 +62,12 @@ class _Connection:
                     await self.stream.send_all(data)
         except trio.TooSlowError:
             raise EdgeFault("the edge did not take the request in time") from None
-        except _GONE:
-            raise self.fault() from None
+        except _GONE as problem:
+            raise self._fault(problem) from None
 
-    def fault(self) -> EdgeFault:
-        """That the connection broke, and why."""
+    def _fault(self, problem: Exception) -> EdgeFault:
+        cause = problem.__cause__
+        self.is_silent = isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT
         return EdgeFault(self._wire.why_lost(self.stream))
 
     @property
@@ -88,8 +91,8 @@ class _Connection:
     async def more(self) -> None:
         try:
             self.http.receive_data(await self.stream.receive_some(_READ))
-        except _GONE:
-            raise self.fault() from None
+        except _GONE as problem:
+            raise self._fault(problem) from None
 
     async def next_event(self) -> h11.Event:
         while (event := self.event()) is None:
@@ -241,7 +244,9 @@ class Upstream:
             return await connection.head()
         except EdgeFault as fault:
             problem = fault
-        if connection.is_kept and not http.trailing_data[0] and request.method in (b"GET", b"HEAD"):
+        is_repeatable = connection.is_kept and not http.trailing_data[0] and request.method in (b"GET", b"HEAD")
+        # Who was silent for so long would let another dial wait as well.
+        if is_repeatable and not connection.is_silent:
             connection.stream.abort()
             raise _Stale
         raise problem

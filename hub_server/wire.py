@@ -62,18 +62,35 @@ async def open_wire(
 
     Raises:
         OSError: the port is taken.
+        PortLost: the device ended while it was used.
     """
     config = wgpy.InterfaceConfig(wgpy.PrivateKey(private_key), listen_port=port, addresses=[_NOBODY])
-    async with wgpy.open_tunnel(config) as tunnel:
-        wire = Wire(tunnel, sink, wall_clock)
-        for realm in realms:
-            wire.put_realm(realm)
-        for peer in peers:
-            wire.put_peer(peer)
-        async with trio.open_nursery() as nursery:
-            supervise.start_once(nursery, "calls after a start", wire.call_known_places)
-            yield wire
-            nursery.cancel_scope.cancel()
+    port_now: int | None = None
+    from_above: list[BaseException] = []
+    try:
+        async with wgpy.open_tunnel(config) as tunnel:
+            wire = Wire(tunnel, sink, wall_clock)
+            port_now = wire.port
+            for realm in realms:
+                wire.put_realm(realm)
+            for peer in peers:
+                wire.put_peer(peer)
+            async with trio.open_nursery() as nursery:
+                supervise.start_once(nursery, "calls after a start", wire.call_known_places)
+                try:
+                    yield wire
+                except BaseException as problem:
+                    from_above += supervise.leaves(problem)
+                    raise
+                nursery.cancel_scope.cancel()
+    except BaseException as problem:
+        # What neither the hub above raised nor a cancellation did is the device's own end, and all tunnels end with it.
+        own = [one for one in supervise.leaves(problem) if isinstance(one, Exception) and one not in from_above]
+        if port_now is None or not own:
+            raise
+        raise supervise.PortLost(
+            f"UDP port {port_now} of WireGuard ended: {own[0]!r}; start the hub again"
+        ) from problem
 
 
 class Wire:

@@ -130,7 +130,11 @@ def endpoint(services: Services, handler: Handler, status: int) -> Callable[[Req
                 raise Unauthenticated("send `Authorization: Bearer dlp_...`, or sign in")
             if request.method not in _SAFE and actor.kind == "user":
                 _refuse_forged(request, actor)
-            body = Document({}) if request.method in _SAFE else await _body(request)
+            body = Document({})
+            if request.method not in _SAFE:
+                body = await _body(request)
+                if (actor := request.state.actor) is None:
+                    raise Unauthenticated("what you signed in with ended while the body was sent")
             call = Call(request, services, actor, body)
             key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
             if key is None:

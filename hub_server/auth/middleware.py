@@ -1,7 +1,8 @@
 """Who asks: turns a session cookie or a `dlp_` token into `request.state.actor`, before any handler runs.
 
 The actor is None when nobody is signed in; handlers decide what that means. A browser's unsafe requests are checked
-where their form is read (`web.site`, `api`), since only there the CSRF field can be seen. Whoever signed in with a
+where their form is read (`web.site`, `api`), since only there the CSRF field can be seen. A body may take minutes, and
+its sender lose a right meanwhile: behind its last piece stands the actor of that moment. Whoever signed in with a
 password that the hub made gets no further than to changing it: all else is refused here, whatever its handler is.
 """
 
@@ -12,6 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol, TypeAlias
 
+import trio
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 
@@ -28,6 +30,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BEARER: Final = re.compile(r"[Bb]earer +(dlp_[0-9A-Za-z_-]{1,200})")
+# Seconds for which an answer to "who asks" is taken as that of this moment.
+_FRESH: Final = 1.0
 # What a password that the hub made is good for: to look at oneself, to change it, to go away.
 _CHANGING: Final = frozenset(
     {
@@ -64,6 +68,15 @@ class Authentication:
         state = scope.setdefault("state", {})
         request_id = state.setdefault("request_id", secrets.token_hex(8))
         actor = state["actor"] = await self._actor(scope, request_id)
+        looked_at = trio.current_time()
+
+        async def receive_and_look() -> MutableMapping[str, Any]:
+            message = await receive()
+            is_over = message["type"] == "http.request" and not message.get("more_body", False)
+            if is_over and state["actor"] is not None and trio.current_time() - looked_at > _FRESH:
+                again = await self._actor(scope, request_id)
+                state["actor"] = None if again is not None and _must_change(again, scope) else again
+            return message
 
         async def send_strictly(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start" and scope.get("scheme") == "https":
@@ -71,10 +84,10 @@ class Authentication:
                 message["headers"] = [*message.get("headers", ()), strict]
             await send(message)
 
-        if actor is not None and actor.must_change_password and not _is_for_changing(scope):
+        if actor is not None and _must_change(actor, scope):
             await _change_first(scope)(scope, receive, send_strictly)
         else:
-            await self._application(scope, receive, send_strictly)
+            await self._application(scope, receive_and_look, send_strictly)
 
     async def _actor(self, scope: Scope, request_id: str) -> Actor | None:
         if scope["path"].startswith(("/static/", "/healthz", "/readyz", "/v1/edge/")):
@@ -94,8 +107,9 @@ class Authentication:
         return None
 
 
-def _is_for_changing(scope: Scope) -> bool:
-    return (scope.get("method"), scope["path"]) in _CHANGING or scope["path"].startswith("/static/")
+def _must_change(actor: Actor, scope: Scope) -> bool:
+    is_for_changing = (scope.get("method"), scope["path"]) in _CHANGING or scope["path"].startswith("/static/")
+    return actor.must_change_password and not is_for_changing
 
 
 def _change_first(scope: Scope) -> Response:

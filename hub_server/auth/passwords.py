@@ -1,4 +1,4 @@
-"""Passwords: argon2id, in worker threads, one for each core, since each takes tens of megabytes and milliseconds."""
+"""Passwords: argon2id, in a few worker threads, since each takes tens of megabytes and milliseconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from hub_server.auth.turns import Turns
 
 MIN_LENGTH, MAX_LENGTH = 12, 200
-AT_ONCE = min(8, len(os.sched_getaffinity(0)))
+# One core is left for everybody else: the hub itself, above all.
+AT_ONCE = max(1, min(8, len(os.sched_getaffinity(0)) - 1))
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
 
 

@@ -91,6 +91,7 @@ class Connection:
     Attributes:
         http: h11's machine for the present request.
         place: that the connection has; told whose turn it is.
+        has_hung_up: whether the peer is known to be gone, without reading.
         is_broken: the answer broke off, or nobody takes it: the connection must not end as if all were well.
         lingers: the peer may still be sending when the connection ends.
     """
@@ -104,8 +105,10 @@ class Connection:
         client: tuple[str, int] = ("", 0),
         server: tuple[str, int] = ("", 0),
         is_tls: bool = False,
+        has_hung_up: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take a stream whose TLS handshake is over; who made it closes it."""
+        self.has_hung_up = has_hung_up
         self._stream = stream
         self.service = service
         self.place = place
@@ -192,6 +195,9 @@ class Connection:
         except Refused as refused:
             self.note("a request was refused before it was understood", f"{refused.status}: {refused.detail}")
             await self.refuse(refused, None, request_id)
+            return False
+        if self.has_hung_up():
+            self.note("a client hung up before its answer was begun")
             return False
         scope = scope_of(
             head, request_id, is_websocket=is_websocket, is_tls=self.is_tls, client=self.client, server=self.server

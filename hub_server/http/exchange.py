@@ -29,6 +29,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 
 # Pieces of a body that are handed over together: tiny chunks must not keep the hub from everything else.
 _PIECES: Final = 256
+# How often a client that has sent much ahead of its turn is looked after, in seconds.
+_LOOK_EVERY: Final = 1.0
 # How long an application may go on to wait for a message after it has answered, in seconds.
 _NO_MORE: Final = 5.0
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -164,7 +166,12 @@ class Exchange:
         """Wait until the client hangs up; where it does not before the answer is complete, for ever."""
         ahead = 0
         with trio.CancelScope() as self._watching:
-            while not self.is_gone and not self.is_answered and ahead < READ:
+            while not self.is_gone and not self.is_answered:
+                if ahead >= READ:
+                    # What more it sends stays where it is, so reading cannot tell its end: the kernel is asked.
+                    await trio.sleep(_LOOK_EVERY)
+                    self.is_gone = self._connection.has_hung_up() and not self.is_answered
+                    continue
                 data = await self._connection.read(math.inf)
                 ahead += len(data)
                 if data:

@@ -171,7 +171,15 @@ class Server:
             return
         assert stream is not None, "TLS, or none wanted"
         is_tls = self._context is not None
-        connection = Connection(stream, self._service, place, client=client, server=server, is_tls=is_tls)
+        connection = Connection(
+            stream,
+            self._service,
+            place,
+            client=client,
+            server=server,
+            is_tls=is_tls,
+            has_hung_up=transport.has_hung_up,
+        )
         await connection.run()
         transport.lingers = connection.lingers
         if connection.is_broken:

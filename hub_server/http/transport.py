@@ -27,6 +27,7 @@ _PLAIN: Final = (
     b"connection: close\r\n\r\n%s" % (len(_HTTPS), _HTTPS)
 )
 _CLOSING: Final = 5.0  # seconds at most for the end of a connection
+_TCP_CLOSE: Final = 7  # the state of a connection that was reset, in Linux's tcp_states.h
 _LINGERING: Final = 2**20  # octets of what a client still sends that are read away
 
 
@@ -91,6 +92,13 @@ class Transport(trio.abc.Stream):
             raise trio.ClosedResourceError
         untaken: int = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
         return untaken
+
+    def has_hung_up(self) -> bool:
+        """Whether the peer broke the connection off, as far as the kernel knows without reading."""
+        try:
+            return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        except OSError:
+            return True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Part of the interface."""

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
@@ -36,6 +37,8 @@ _LONGEST_ANSWER: Final = 3 * 2**20
 _LONGEST_FRAME: Final = 6 * LONGEST_OUTPUT + 2**16
 _LINES_OF_USER: Final = 2
 _LINES_AT_ONCE: Final = 4
+# A cluster that answers slowly, on purpose or not, delays the lines of its own tenant and leaves room for others.
+_LINES_OF_TENANT: Final = 3
 _WAIT_FOR_TURN: Final = 10.0
 # The only bodies that a line sends.
 _REVIEWS: Final = (
@@ -54,6 +57,7 @@ class Panel:
         self._wall_clock = wall_clock
         self._of_user: Counter[str] = Counter()
         self._turns = trio.Semaphore(_LINES_AT_ONCE)
+        self._turns_of_tenant: WeakValueDictionary[str, trio.Semaphore] = WeakValueDictionary()
 
     async def run(self, line: str, wire: Wire, grant: ProxyGrant) -> PanelResult:
         """Run what was typed after `kubectl`.
@@ -73,7 +77,7 @@ class Panel:
             return PanelResult("", 1, refused=str(refusal))
         job = {"verb": command.verb, "words": command.words, "flags": dict(command.flags), "now": self._wall_clock()}
         with self._place(grant.user_id):
-            async with self._turn():
+            async with self._turn(grant.tenant_id):
                 return await _run(job, wire, grant)
 
     @contextlib.contextmanager
@@ -89,15 +93,15 @@ class Panel:
                 del self._of_user[user]
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        with trio.move_on_after(_WAIT_FOR_TURN) as patience:
-            await self._turns.acquire()
-        if patience.cancelled_caught:
-            raise Unavailable("the panel is busy with the lines of others: try again")
-        try:
+    async def _turn(self, tenant_id: str) -> AsyncIterator[None]:
+        of_tenant = self._turns_of_tenant.setdefault(tenant_id, trio.Semaphore(_LINES_OF_TENANT))
+        async with contextlib.AsyncExitStack() as turns:
+            with trio.move_on_after(_WAIT_FOR_TURN) as patience:
+                await turns.enter_async_context(of_tenant)
+                await turns.enter_async_context(self._turns)
+            if patience.cancelled_caught:
+                raise Unavailable("the panel is busy with the lines of others: try again")
             yield
-        finally:
-            self._turns.release()
 
 
 async def _run(job: dict[str, Any], wire: Wire, grant: ProxyGrant) -> PanelResult:

@@ -109,9 +109,10 @@ class Accounts:
             "user_agent": cleaned(user_agent, 200),
         }
         entry = audit.Entry(audit.HUB_CHAIN, now, person.email, "session.open", remote=remote, request_id=request_id)
-        await core.database.write(_open_session, session, entry)
+        if not await core.database.write(_open_session, session, person.password_hash, entry):
+            raise Unauthenticated(_WRONG)  # it was changed, or the account deactivated, while it was compared
         actor = await self.actor_of_session(cookie, remote=remote, request_id=request_id)
-        if actor is None:  # deactivated within these milliseconds
+        if actor is None:
             raise Unauthenticated(_WRONG)
         return SignedIn(actor, cookie, device_word(core, person.id))
 
@@ -171,6 +172,11 @@ class Accounts:
 
     async def reauthenticate(self, actor: Actor, password: str) -> Actor:
         """Type the password again; good for five minutes. Raises Unauthenticated, TooMany or Unavailable."""
+        await self._check_password(actor, password)
+        return replace(actor, reauthenticated_at=self._core.now())
+
+    async def _check_password(self, actor: Actor, password: str) -> str:
+        """Note that the actor typed the password again; returns its hash. Raises like `reauthenticate`."""
         core, now = self._core, self._core.now()
         if actor.kind != "user" or actor.session_id is None:
             raise Unauthenticated()
@@ -180,28 +186,34 @@ class Accounts:
         if not await core.passwords.verify(stored, password[:1000], source=actor.session_id, known=True):
             core.later.append(core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate", result="refused"))
             raise Unauthenticated("the password is wrong", code="wrong_password")
+        assert stored is not None, "there was a hash to compare with"
         tries.succeeded()
         await core.database.write(
             _reauthenticated, actor.session_id, now, core.entry(actor, audit.HUB_CHAIN, "session.reauthenticate")
         )
-        return replace(actor, reauthenticated_at=now)
+        return stored
 
     async def change_password(self, actor: Actor, old: str, new: str) -> None:
-        """Set a new password; ends all other sessions. Raises Invalid(field old|new)."""
+        """Set a new password; ends all other sessions. Of many changes at once the first one counts.
+
+        Raises:
+            Invalid: with the field `old` or `new`.
+        """
         core = self._core
         if actor.kind != "user":
             raise Forbidden("a password belongs to a person: sign in as one")
         if problem := check_password(new):
             raise Invalid("new", problem)
         try:
-            await self.reauthenticate(actor, old)
+            stored = await self._check_password(actor, old)
         except Unauthenticated:
             raise Invalid("old", "that is not your password") from None
         if old == new:
             raise Invalid("new", "the new password is the old one")
         hashed = await core.passwords.hash(new, source=actor.id)
         entry = core.entry(actor, audit.HUB_CHAIN, "password.change")
-        await core.database.write(_set_password, actor.id, hashed, actor.session_id, entry)
+        if not await core.database.write(_set_password, actor, stored, hashed, entry):
+            raise Invalid("old", "that is not your password any more: it was changed at the same time")
 
     async def sessions(self, actor: Actor) -> tuple[SessionView, ...]:
         """The browser sessions of the actor."""
@@ -332,8 +344,11 @@ def _memberships(connection: Connection, user_id: str) -> tuple[dict[str, Role],
     return roles, {row.tenant_id: frozenset({Right.STREAM.value}) for row in rows if row.stream}
 
 
-def _open_session(connection: Connection, session: dict[str, Any], entry: audit.Entry) -> None:
+def _open_session(connection: Connection, session: dict[str, Any], compared: str, entry: audit.Entry) -> bool:
+    """False where what was compared is not the password any more, or the account is not active."""
     sessions = schema.sessions
+    if _password_of(connection, session["user_id"]) != compared:
+        return False
     kept = (
         select(sessions.c.id)
         .where(sessions.c.user_id == session["user_id"])
@@ -344,6 +359,7 @@ def _open_session(connection: Connection, session: dict[str, Any], entry: audit.
     connection.execute(delete(sessions).where(sessions.c.user_id == session["user_id"], sessions.c.id.not_in(ids)))
     connection.execute(insert(sessions).values(**session))
     audit.append(connection, entry)
+    return True
 
 
 def _token(connection: Connection, digest: bytes, now: float) -> tuple[Any, authority.Standing | None]:
@@ -356,15 +372,19 @@ def _reauthenticated(connection: Connection, session_id: str, now: float, entry:
     audit.append(connection, entry)
 
 
-def _set_password(
-    connection: Connection, user_id: str, hashed: str, session_id: str | None, entry: audit.Entry
-) -> None:
+def _set_password(connection: Connection, actor: Actor, compared: str, hashed: str, entry: audit.Entry) -> bool:
+    """False where what was compared is not the password any more, or the session has ended."""
     users, sessions = schema.users, schema.sessions
+    mine = (sessions.c.user_id == actor.id) & (sessions.c.id == (actor.session_id or ""))
+    is_there = connection.execute(select(sessions.c.id).where(mine)).first() is not None
+    if not is_there or _password_of(connection, actor.id) != compared:
+        return False
     connection.execute(
-        update(users).where(users.c.id == user_id).values(password_hash=hashed, must_change_password=False)
+        update(users).where(users.c.id == actor.id).values(password_hash=hashed, must_change_password=False)
     )
-    connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.id != (session_id or "")))
+    connection.execute(delete(sessions).where(sessions.c.user_id == actor.id, sessions.c.id != actor.session_id))
     audit.append(connection, entry)
+    return True
 
 
 def _sessions_of(connection: Connection, user_id: str, now: float, settings: Settings) -> list[Any]:

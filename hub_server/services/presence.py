@@ -911,18 +911,20 @@ def _wire_records(
         query = query.where(peers.c.cluster_id == cluster_id)
     records = []
     for row in connection.execute(query):
-        records.append(
-            PeerRecord(
-                cluster_id=row.cluster_id,
-                tenant_id=row.tenant_id,
-                public_key=row.public_key,
-                preshared_key=core.envelope.open(row.psk, row.cluster_id),
-                address=IPv4Address(row.address),
-                address6=IPv6Address(row.address6) if row.address6 else None,
-                endpoint=host_and_port(row.endpoint) if row.endpoint else None,
-                pending_until=row.created_at + RETRY_LIFETIME if row.is_pending else None,
+        # A row that cannot be used, or whose key does not open, is one cluster's matter.
+        with supervise.confined("reading a peer", row.cluster_id):
+            records.append(
+                PeerRecord(
+                    cluster_id=row.cluster_id,
+                    tenant_id=row.tenant_id,
+                    public_key=row.public_key,
+                    preshared_key=core.envelope.open(row.psk, row.cluster_id),
+                    address=IPv4Address(row.address),
+                    address6=IPv6Address(row.address6) if row.address6 else None,
+                    endpoint=host_and_port(row.endpoint) if row.endpoint else None,
+                    pending_until=row.created_at + RETRY_LIFETIME if row.is_pending else None,
+                )
             )
-        )
     tenants = {record.tenant_id for record in records}
     realms = [
         RealmRecord(tenant, address, address6, core.settings.mtu)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, select
 
+from hub_server.domain.errors import Forbidden
 from hub_server.domain.roles import Right, Role, allows
 from hub_server.domain.status import Phase
 from hub_server.grounds import Ground
@@ -18,7 +19,7 @@ from hub_server.services.views import Actor
 from hub_server.settings import Settings
 from hub_server.store import schema
 
-__all__ = ["ground_of", "kubeconfig_problem", "kubeconfigs_query", "lost"]
+__all__ = ["ground_of", "kubeconfig_problem", "kubeconfigs_query", "lost", "require"]
 
 _REPLACED: Final = "this kubeconfig is not valid (any more): download a new one from the hub"
 _SESSION_ENDED: Final = "your session has ended: sign in again"
@@ -81,6 +82,12 @@ def lost(connection: Connection, grounds: Collection[Ground], now: float, settin
             gone |= {ground: reason for ground, reason in judge(connection, some, now, settings) if reason}
     clusters = _clusters_gone(connection, {ground.cluster_id for ground in grounds if ground.cluster_id})
     return {ground: clusters[ground.cluster_id] for ground in grounds if ground.cluster_id in clusters} | gone
+
+
+def require(connection: Connection, ground: Ground, now: float, settings: Settings) -> None:
+    """For what is written a while after it was permitted. Raises Forbidden where the ground is gone by now."""
+    if (reason := lost(connection, [ground], now, settings).get(ground)) is not None:
+        raise Forbidden(reason)
 
 
 def _judge_kubeconfigs(

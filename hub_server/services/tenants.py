@@ -14,7 +14,7 @@ from hub_server.domain import foreign, leases
 from hub_server.domain.errors import Conflict, Forbidden, Invalid, NotFound
 from hub_server.domain.names import is_email, is_slug
 from hub_server.domain.roles import RIGHTS, Right, Role
-from hub_server.services import addresses
+from hub_server.services import addresses, standing
 from hub_server.services.accounts import make_tenant
 from hub_server.services.core import Core
 from hub_server.services.views import Actor, MemberView, NewMember, SubnetView, TenantView
@@ -114,9 +114,11 @@ class Tenants:
         name = foreign.text("name", name.strip(), 100)
         password = make_password()
         hashed = await core.passwords.hash(password, source=actor.id)
+        ground = standing.ground_of(actor, tenant_id, Right.MANAGE)
 
         def work(connection: Connection) -> NewMember:
             users, now = schema.users, core.now()
+            standing.require(connection, ground, now, core.settings)  # the hash may have waited for its turn
             known = connection.execute(select(users).where(users.c.email_key == email.casefold())).one_or_none()
             user_id = known.id if known is not None else core.id("us")
             if known is None:

@@ -33,10 +33,20 @@ def revision_of(connection: Connection) -> str | None:
 
 
 def upgrade(database: Database) -> tuple[str | None, str]:
-    """Bring the database up; returns the revision before and after."""
+    """Bring the database up; returns the revision before and after.
+
+    Raises:
+        ValueError: a newer hub made it what it is.
+    """
 
     def work(connection: Connection) -> tuple[str | None, str]:
         before = revision_of(connection)
+        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+        if before is not None and before not in known:
+            raise ValueError(
+                f"{database.file} is at schema {before} and this daalu-hub knows {newest()} at most: "
+                "start the newer daalu-hub that wrote it, or restore the backup from before its update"
+            )
         command.upgrade(_config(connection), "head")
         return before, newest()
 

@@ -61,7 +61,8 @@ class _Kept(StaticFiles):
     """Files whose address carries their fingerprint: browsers may keep them for ever."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """One file."""
+        """One file, always whole: they are small, and a part that is asked for wrongly needs no refusal."""
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"range"]
         answer = await super().get_response(path, scope)
         if answer.status_code == 200:
             answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"

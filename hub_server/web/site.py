@@ -178,6 +178,8 @@ def handle(services: Services, handler: Handler) -> Callable[[Request], Awaitabl
                     and is_from_here(request)
                 ):
                     return error_page(_Forged(), actor, services)
+                if (actor := request.state.actor) is None:
+                    raise Unauthenticated("your session ended while the form was sent: sign in and try again")
             return await handler(Visit(request, services, actor, form))
         except HubError as refusal:
             return error_page(refusal, actor, services, is_fragment=request.headers.get("HX-Request") == "true")

@@ -135,6 +135,33 @@ def test_pages_work_without_scripts(site: Site, visit: Open) -> None:
     expect(page.locator("#output")).to_contain_text("demo-1")
 
 
+@pytest.mark.parametrize("place", ["/t/default/clusters", "/clusters/{}"])
+@pytest.mark.parametrize("how", ["removed", "deactivated"])
+def test_an_open_page_leads_away_when_nobody_may_see_it_any_more(site: Site, visit: Open, how: str, place: str) -> None:
+    call, email, own = site.operator.call, f"{how}-{len(place)}@example.com", "a password of my own"
+    call("POST", "/v1/auth/reauthenticate", password=site.password)
+    made = call("POST", "/v1/tenants/default/members", email=email, role="viewer")
+    page = visit("/sign-in", signed_in=False)
+    page.fill("#email", email)
+    page.fill("#password", made["password"])
+    page.press("#password", "Enter")
+    page.fill("#old", made["password"])
+    page.fill("#new", own)
+    page.fill("#again", own)
+    page.press("#again", "Enter")
+    expect(page.locator(".note.ok")).to_be_visible()
+    page.goto(place.format(site.cluster_id))
+    expect(page.locator("h1")).to_be_visible()
+    user = made["member"]["user_id"]
+    if how == "removed":
+        call("DELETE", f"/v1/tenants/default/members/{user}")
+        expect(page.locator("h1")).to_have_text("Not found")
+    else:
+        call("PATCH", f"/v1/accounts/{user}", active=False)
+        expect(page.locator("h1")).to_have_text("Sign in")
+        assert "next=" in page.url
+
+
 def test_a_change_reaches_open_pages_by_itself(site: Site, visit: Open) -> None:
     """A18 and A30: the edge is stopped and goes on; list and page follow without a reload. The last test: it ends."""
     listed, opened = visit("/t/default/clusters"), visit(f"/clusters/{site.cluster_id}")

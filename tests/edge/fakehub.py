@@ -74,7 +74,7 @@ class FakeHub:
     _news: trio.Event = field(default_factory=trio.Event)
     _life: trio.CancelScope = field(default_factory=trio.CancelScope)
     _down: trio.Event = field(default_factory=trio.Event)
-    _peer: tuple[bytes, bytes] | None = None
+    peer: tuple[bytes, bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -195,8 +195,8 @@ class FakeHub:
             with trio.CancelScope() as self._life:
                 async with wgpy.open_tunnel(config) as self.tunnel, trio.open_nursery() as nursery:
                     self.udp_port = self.tunnel.device.udp.port
-                    if self._peer is not None:
-                        self.put_peer(*self._peer)
+                    if self.peer is not None:
+                        self.put_peer(*self.peer)
                     nursery.start_soon(self.serve_beats)
                     nursery.start_soon(self.serve_control)
                     task_status.started()
@@ -214,7 +214,7 @@ class FakeHub:
         self._down.set()
 
     def put_peer(self, edge: bytes, psk: bytes) -> None:
-        self._peer = (edge, psk)
+        self.peer = (edge, psk)
         if self.tunnel is None:
             return
         key = wgpy.PublicKey(edge)

@@ -52,6 +52,7 @@ class FakeKube:
     # What reviews of our own access deny: verb, resource, namespace.
     denied: set[tuple[str, str, str]] = field(default_factory=set)
     open_streams: int = 0
+    open_logs: int = 0  # of these
     log_octets: int = 0
     # What a watch may begin with at least, or at 0; older versions are forgotten, as after a restart.
     oldest: int = 0
@@ -223,6 +224,7 @@ class FakeKube:
         left = int(words.get("octets", "0"))
         await stream.send_all(http.send(h11.Response(status_code=200, headers=[("content-type", "text/plain")])) or b"")
         self.open_streams += 1
+        self.open_logs += 1
         line = b"x" * 127 + b"\n"
         try:
             while left > 0:
@@ -237,6 +239,7 @@ class FakeKube:
             await stream.send_all(http.send(h11.EndOfMessage()) or b"")
         finally:
             self.open_streams -= 1
+            self.open_logs -= 1
 
 
 def node(name: str, *, ready: bool = True, **labels: str) -> dict[str, Any]:

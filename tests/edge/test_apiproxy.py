@@ -409,3 +409,22 @@ async def test_a_hundred_megabytes_of_log_pass_whole(tmp_path: pathlib.Path) -> 
         stream = await joined.begin(f"{LOG}?octets={size}")
         assert await read(stream) >= size * 127 // 128
         print(f"{size * 8 / (time.perf_counter() - started) / 1e6:.0f} Mbit/s")
+
+
+async def test_a_hub_that_answers_no_heartbeat_has_its_streams_ended(tmp_path: pathlib.Path) -> None:
+    """Its side of the tunnel may still acknowledge what is sent there, when nobody takes it any more."""
+    async with open_joined(tmp_path, heartbeat=1) as joined:
+        watches = joined.kube.open_streams
+        stream = await joined.begin("/api/v1/namespaces/default/pods/web/log?octets=128&follow=true")
+        while joined.kube.open_streams == watches:
+            assert await stream.receive_some()
+        joined.hub.answers_beats = False
+        how = "as if it were whole"
+        with trio.fail_after(60):
+            try:
+                while await stream.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                how = "broken off"
+        assert how == "broken off"
+        await until_idle(joined, watches)

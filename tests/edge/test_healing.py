@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pathlib
 from typing import Any
@@ -14,6 +15,7 @@ from tests.edge.fakehub import open_hub
 from tests.edge.fakekube import open_kube
 from tests.edge.joined import open_joined
 from tests.edge.test_agent import join, running, settings_for
+from tests.hub.whole import edge_settings, redeem, running_edge, whole_hub
 
 PATIENCE = 60.0
 SECRET = "/api/v1/namespaces/daalu-edge/secrets/daalu-edge-key"
@@ -150,3 +152,31 @@ async def test_a_job_that_can_ask_nobody_does_not_end_well(tmp_path: pathlib.Pat
             hub.self_state = "deleted"
             code, line = await join(settings)
             assert (code, line.partition(":")[0]) == (11, "token_used")
+
+
+@pytest.mark.parametrize("lost", ["psk", "hub-key", "token-id", "phase", "private-key"])
+@pytest.mark.parametrize("is_short", [False, True])
+async def test_a_secret_that_lost_a_part_gets_it_again(tmp_path: pathlib.Path, lost: str, is_short: bool) -> None:
+    """From a real hub, long after the token was used: who shows the key that redeemed it is told the rest once more."""
+    async with open_kube() as kube, whole_hub(tmp_path) as whole:
+        invite = await whole.invite()
+        settings = edge_settings(whole, kube, tmp_path / "edge", invite.token)
+        assert (await redeem(settings))[0] == 0
+        async with running_edge(settings):
+            await whole.until_phase(invite.cluster_id, "connected")
+        before = kube.secret()
+        data = dict(kube.objects[SECRET]["data"])
+        if is_short:
+            data[lost] = base64.b64encode(before[lost][:-1]).decode()
+        else:
+            del data[lost]
+        kube.put(SECRET, {"kind": "Secret", "data": data})
+        code, line = await redeem(settings)
+        if lost == "private-key":
+            assert (code, line.partition(":")[0]) == (11, "token_used"), "nobody else has it"
+            return
+        assert code == 0, line
+        if lost != "token-id":  # which token it was is known to nobody
+            assert kube.secret() == before
+        async with running_edge(settings):
+            await whole.until_phase(invite.cluster_id, "connected")

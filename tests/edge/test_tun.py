@@ -28,7 +28,8 @@ def test_an_interface_with_net_admin_alone() -> None:
         ip("-n", name, "link", "add", "pod0", "type", "veth", "peer", "name", "pod1", "netns", other)
         ip("-n", other, "address", "add", "10.99.0.2/24", "dev", "pod1")
         ip("-n", other, "link", "set", "pod1", "up")
-        ip("-n", other, "route", "add", "100.96.0.7", "via", "10.99.0.1")
+        ip("-n", other, "address", "add", "169.254.169.254/32", "dev", "pod1")
+        ip("-n", other, "route", "add", "100.96.0.0/24", "via", "10.99.0.1")
         done = subprocess.run(
             ["ip", "netns", "exec", name, sys.executable, "-m", "tests.edge.tun_story", other],
             cwd=REPOSITORY,
@@ -49,4 +50,5 @@ def test_an_interface_with_net_admin_alone() -> None:
     assert found["capabilities"] == NET_ADMIN
     assert found["from_outside"] == "ConnectionRefusedError"
     assert (found["other_port"], found["ping"]) == (False, True), "only the proxy's port, and what goes with it"
+    assert found["metadata"] == [True, False], "the pod gets there, and forwards, and the hub does not"
     assert (found["left"], found["routes_touched"]) == ([], False)

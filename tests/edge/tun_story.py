@@ -5,6 +5,7 @@ this process: fake hub, fake API server -- loopback -- edge: daalu0, 100.96.0.7 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -15,12 +16,14 @@ from typing import Any
 
 import trio
 
+import wgpy
 from tests.edge.fakehub import EDGE_ADDRESS, open_hub
 from tests.edge.fakekube import open_kube
 from tests.edge.joined import Joined
 from tests.edge.test_agent import join, settings_for
 from tests.edge.test_cli import plain_environment, variables
 
+METADATA = "169.254.169.254"
 CONNECT = f"""
 import socket
 try:
@@ -74,6 +77,7 @@ async def main(folder: pathlib.Path) -> dict[str, Any]:
         found["from_outside"] = run("ip", "netns", "exec", sys.argv[1], sys.executable, "-c", CONNECT).strip()
         found["other_port"] = await reaches_other_port(joined)
         found["ping"] = await pings(joined)
+        found["metadata"] = await reaches_metadata(joined, sys.argv[1])
         process.terminate()
         found["code"] = await process.wait()
         await hub.until(lambda: len(hub.goodbyes) == 3)
@@ -96,6 +100,39 @@ async def reaches_other_port(joined: Joined) -> bool:
                 return False
             return True
     return False
+
+
+async def reaches_metadata(joined: Joined, other: str) -> list[bool]:
+    """Whether the cloud's metadata address is reached: by the pod, and by the hub through a pod that forwards."""
+    for name in ("all", "daalu0", "pod0"):
+        run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")
+    run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    run("ip", "route", "add", METADATA, "via", "10.99.0.2")
+    hub = joined.hub.tunnel
+    assert hub is not None
+    assert joined.hub.peer is not None
+    key, psk = joined.hub.peer
+    allowed = [f"{EDGE_ADDRESS}/32", f"{METADATA}/32"]
+    hub.device.update_peer(
+        wgpy.PeerConfig(wgpy.PublicKey(key), allowed_ips=allowed, preshared_key=wgpy.PresharedKey(psk))
+    )
+    found = []
+    listen = ["ip", "netns", "exec", other, sys.executable, "-m", "http.server", "80", "--bind", METADATA]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(functools.partial(trio.run_process, listen, check=False, capture_stderr=True))
+        with trio.fail_after(30):
+            while not found:
+                with contextlib.suppress(OSError):
+                    await trio.aclose_forcefully(await trio.open_tcp_stream(METADATA, 80))
+                    found.append(True)
+        is_reached = False
+        with trio.move_on_after(5), contextlib.suppress(OSError):
+            await trio.aclose_forcefully(await hub.net.open_tcp_stream(METADATA, 80))
+            is_reached = True
+        found.append(is_reached)
+        nursery.cancel_scope.cancel()
+    run("ip", "route", "del", METADATA)
+    return found
 
 
 async def pings(joined: Joined) -> bool:

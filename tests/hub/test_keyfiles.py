@@ -132,3 +132,9 @@ def test_one_hub_to_a_folder(tmp_path: Path) -> None:
         lock_folder(tmp_path / "data")
     os.close(held)
     os.close(lock_folder(tmp_path / "data"))
+
+
+def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(NotADirectoryError, match="data: it must be a folder"):
+        lock_folder(tmp_path / "data")

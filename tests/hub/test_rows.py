@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from hub_server.domain.errors import EdgeUnreachable
 from hub_server.domain.records import Hello
 from hub_server.services.views import ClusterQuery
+from hub_server.store import schema
 from tests.hub.clocked import REMOTE, Bench, Clock, clocked_hub
 from tests.hub.edges import HELLO
 
@@ -360,3 +362,13 @@ async def test_a_refusal_names_what_is_the_matter_with_the_cluster(tmp_path: Pat
         invited = (await hub.invite("later")).cluster_id
         with pytest.raises(EdgeUnreachable, match="later has not joined yet"):
             await run(hub.admin, invited, "get nodes")
+
+
+async def test_a_peer_whose_row_cannot_be_used_is_alone_in_that(tmp_path: Path) -> None:
+    """A preshared key that does not open keeps its cluster away, and no other."""
+    async with clocked_hub(tmp_path) as hub:
+        broken, well = await hub.joined("broken"), await hub.joined("well")
+        spoil = update(schema.peers).where(schema.peers.c.cluster_id == broken).values(psk=b"x" * 60)
+        await hub.core.database.write(lambda connection: connection.execute(spoil).rowcount)
+        _, peers = await hub.presence.load()
+    assert [peer.cluster_id for peer in peers] == [well]

@@ -55,3 +55,10 @@ async def test_sqlite_is_safe_and_enforces_what_belongs_together(database: Datab
     assert await database.read(pragmas) == ("wal", 2, 1)
     assert await database.read(lambda connection: connection.execute(select(schema.clusters)).all()) == []
     database.close()
+
+
+def test_a_database_of_a_newer_hub_is_named(database: Database) -> None:
+    database.write_here(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num='9999'"))
+    with pytest.raises(ValueError, match=f"at schema 9999 and this daalu-hub knows {migrate.newest()} at most"):
+        migrate.upgrade(database)
+    database.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -120,6 +122,37 @@ async def test_a_kept_connection_that_died_is_not_used_for_what_must_not_be_repe
             nursery.start_soon(serve)
             assert await answered(upstream, "POST") == b"{}"
         assert len(line.ends) == dialled
+
+
+@pytest.mark.parametrize(("number", "dialled"), [(errno.ECONNRESET, 2), (errno.ETIMEDOUT, 1)])
+async def test_a_kept_connection_that_broke_is_replaced_and_one_that_was_silent_is_not(
+    number: int, dialled: int
+) -> None:
+    """An edge that is gone would let the second dial wait for its time as well."""
+    line = Line()
+    upstream = Upstream(cast(Wire, line))
+
+    async def serve(at: int) -> None:
+        while len(line.ends) <= at:
+            await trio.testing.wait_all_tasks_blocked()
+        await line.ends[at].send_all(OK)
+
+    async def broken() -> None:
+        raise trio.BrokenResourceError from OSError(number, os.strerror(number))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, 0)
+        await answered(upstream)
+    line.mine[0].receive_stream.receive_some_hook = broken
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, 1)
+        if dialled == 2:
+            assert await answered(upstream) == b"{}"
+        else:
+            with pytest.raises(EdgeFault):
+                await answered(upstream)
+        nursery.cancel_scope.cancel()
+    assert len(line.ends) == dialled
 
 
 async def test_the_rest_of_a_body_is_taken_after_the_edge_stopped_reading_it() -> None:

@@ -14,6 +14,8 @@ import hub_server.wire
 import wgpy
 from hub_server.domain.messages import Beat, BeatType
 from hub_server.domain.records import RealmRecord
+from hub_server.nursery import unwrapped
+from hub_server.supervise import PortLost
 from hub_server.wire import EDGE_PORT, Wire, open_wire
 from tests.hub.edges import HUB4, HUB6, Edge, Notes, open_hub
 
@@ -289,3 +291,18 @@ async def test_a_new_key_that_waited_too_long_is_not_taken() -> None:
             await old.beat()
         assert notes.of("key") == []
         assert len(notes.of("beat")) == 2
+
+
+async def test_a_device_that_dies_is_the_port_lost() -> None:
+    """All tunnels end with it; what the hub itself raised meanwhile passes as it is."""
+
+    async def lose() -> None:
+        async with open_wire(bytes(wgpy.PrivateKey.generate()), 0, [], [], Notes()) as wire:
+            wire._tunnel.device.packets.close()
+            await trio.sleep_forever()
+
+    with pytest.raises(PortLost, match=r"UDP port \d+ of WireGuard ended"), unwrapped():
+        await lose()
+    with pytest.raises(KeyError), unwrapped():
+        async with open_wire(bytes(wgpy.PrivateKey.generate()), 0, [], [], Notes()):
+            raise KeyError("above")

@@ -114,3 +114,11 @@ def test_a_growing_batch_may_not_begin_at_or_below_the_highest_counter(first: in
     window = ReplayWindow()
     assert window.accept_rows(list(range(10)), ()) == []
     assert window.accept_rows(list(range(first, 20)), ()) == list(range(10 - first))
+
+
+def test_forged_rows_of_a_growing_batch_leave_their_counters_unseen() -> None:
+    window = ReplayWindow()
+    assert window.accept_rows([0, 1, 2, 3], {1, 3}) == []
+    assert window.highest == 2
+    assert window.accept_rows([0, 1, 2, 3], {0, 2}) == []
+    assert window.accept_rows([0, 1, 2, 3], ()) == [0, 1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from hub_server.api.routes import ROUTES
+from hub_server.auth import middleware
 from hub_server.domain.roles import RIGHTS, Right, Role
 from tests.hub.clocked import Bench, clocked_hub
 
@@ -242,6 +244,28 @@ async def test_a_secret_is_not_answered_again_after_the_right_was_lost(tmp_path:
             again = await _create(client, "k")
             assert (again.status_code, again.json()["code"]) == (403, "forbidden")
             assert first.json()["token"] not in again.text
+
+
+async def test_a_right_that_is_lost_while_the_body_is_sent_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "_FRESH", 0.0)
+    async with clocked_hub(tmp_path) as hub:
+        bob, secret = await _another_admin(hub)
+        tenants = hub.services.tenants
+
+        async def slow_body(role: Role | None) -> AsyncIterator[bytes]:
+            yield b'{"name": '
+            if role is None:
+                await tenants.remove_member(await hub.authenticated(), hub.tenant_id, bob)
+            else:
+                await tenants.update_member(await hub.authenticated(), hub.tenant_id, bob, role=role)
+            yield b'"slow"}'
+
+        async with hub.client(secret) as client:
+            for role, status in ((Role.ADMIN, 201), (Role.VIEWER, 403), (None, 401)):
+                answer = await client.post(CLUSTERS, content=slow_body(role))
+                assert answer.status_code == status, answer.text
 
 
 async def test_a_refusal_frees_the_key_and_a_fault_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

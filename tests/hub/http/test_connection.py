@@ -544,3 +544,37 @@ async def test_draining_ends_a_rest_and_no_request() -> None:
         go.set()
         [reply] = replies_of(await busy.rest(), "GET")
         assert (reply.body, reply.all(b"connection")) == (b"/a", [b"close"])
+
+
+async def test_a_client_that_sends_much_ahead_is_still_seen_to_hang_up(autojump_clock: trio.testing.MockClock) -> None:
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        told.append((await receive())["type"])
+
+    async with talking(app) as talk:
+        is_gone = False
+        talk.connection.has_hung_up = lambda: is_gone
+        await talk.say(GET + b"x" * 200_000)
+        await trio.sleep(10)
+        assert told == []
+        is_gone = True
+        await talk.done.wait()
+    assert told == ["http.disconnect"]
+
+
+async def test_a_request_whose_client_is_gone_already_is_not_worked_on() -> None:
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await hello(scope, receive, send)
+
+    async with talking(app) as talk:
+        await talk.say(GET)
+        await talk.hear(b"/a")
+        talk.connection.has_hung_up = lambda: True
+        await talk.say(GET)
+        await talk.done.wait()
+    assert asked == ["/a"]

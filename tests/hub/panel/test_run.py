@@ -16,10 +16,10 @@ import pytest
 import trio
 
 from benchmarks.cluster import Cluster, open_cluster
-from hub_server.domain.errors import TooMany
+from hub_server.domain.errors import TooMany, Unavailable
 from hub_server.domain.panel import LineRefused, parse
 from hub_server.domain.records import ProxyGrant
-from hub_server.panel import Panel
+from hub_server.panel import Panel, run
 from hub_server.wire import Wire
 from tests.machine import find_program
 
@@ -264,6 +264,35 @@ async def test_a_user_has_two_lines_at_once_and_others_have_theirs() -> None:
             other = dataclasses.replace(GRANT, user_id="u2")
             found = await panel.run("get nodes", cast(Wire, _Straight(cluster.port)), other)
             assert "demo-1" in found.output
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cluster_that_keeps_everybody_waiting_delays_its_own_tenant_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "_WAIT_FOR_TURN", 0.5)
+    panel = Panel()
+    asked, asking = trio.open_memory_channel[None](9)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await asked.send(None)
+        await trio.sleep_forever()
+
+    async with _server(serve) as wire, trio.open_nursery() as nursery, open_cluster(token="") as cluster:
+
+        async def wait(user: str) -> None:
+            with contextlib.suppress(Unavailable):
+                await panel.run("get pods", cast(Wire, wire), dataclasses.replace(GRANT, user_id=user))
+            await asked.send(None)
+
+        for user in ("u1", "u1", "u2", "u2"):
+            nursery.start_soon(wait, user)
+        # Three lines hang in the cluster, the other one is told to try again.
+        for _ in range(4):
+            await asking.receive()
+        other = dataclasses.replace(GRANT, tenant_id="another", user_id="u3")
+        found = await panel.run("get nodes", cast(Wire, _Straight(cluster.port)), other)
+        assert "demo-1" in found.output
         nursery.cancel_scope.cancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,14 @@ import pytest
 import trio
 import trio.testing
 from argon2 import PasswordHasher
+from sqlalchemy import update
 
 from hub_server.auth.passwords import AT_ONCE, Passwords
 from hub_server.auth.turns import WAITING
-from hub_server.domain.errors import HubError, TooMany, Unauthenticated, Unavailable
+from hub_server.domain.errors import Forbidden, HubError, Invalid, TooMany, Unauthenticated, Unavailable
+from hub_server.domain.roles import Role
 from hub_server.services.devices import device_of, device_word
+from hub_server.store import schema
 from tests.hub.ground import EMAIL, Ground
 
 
@@ -128,3 +132,67 @@ async def test_a_crowd_of_strangers_does_not_make_the_owner_wait(tmp_path: Path)
         assert ended.count("unauthenticated") <= 2 * AT_ONCE + 1, "most are still waiting"
         gate.let.release(1000)
     assert ended.count("unauthenticated") == waiting
+
+
+# --- what is compared now and written later --------------------------------------------------------------------------
+
+
+async def test_of_many_changes_of_a_password_at_once_one_counts(tmp_path: Path) -> None:
+    ground = await Ground.make(tmp_path)
+    accounts = ground.services.accounts
+    sessions = [await ground.sign_in(EMAIL, ground.password, remote=f"192.0.2.{number}") for number in range(6)]
+    changed: list[int] = []
+
+    async def change(number: int) -> None:
+        with contextlib.suppress(Invalid):
+            await accounts.change_password(sessions[number].actor, ground.password, f"the long password of {number}")
+            changed.append(number)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(change, number)
+    [winner] = changed
+    left = [one for one in sessions if await accounts.actor_of_session(one.cookie, remote="")]
+    assert left == [sessions[winner]]
+    await ground.sign_in(EMAIL, f"the long password of {winner}", remote="198.51.100.9")
+
+
+async def test_a_password_that_is_changed_while_it_is_compared_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = await Ground.make(tmp_path)
+    accounts, verify = ground.services.accounts, Passwords.verify
+    owner = await ground.sign_in(EMAIL, ground.password, remote="192.0.2.1")
+
+    async def slowly(self: Passwords, *words: Any, **more: Any) -> bool:
+        matches = await verify(self, *words, **more)
+        monkeypatch.undo()
+        await accounts.change_password(owner.actor, ground.password, "the next password of mine")
+        return matches
+
+    monkeypatch.setattr(Passwords, "verify", slowly)
+    with pytest.raises(Unauthenticated):
+        await ground.sign_in(EMAIL, ground.password, remote="192.0.2.2")
+    assert [one.is_current for one in await accounts.sessions(owner.actor)] == [True]
+
+
+async def test_who_is_demoted_while_a_password_is_hashed_adds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = await Ground.make(tmp_path)
+    tenants, make_hash = ground.services.tenants, Passwords.hash
+    signed_in = await ground.sign_in(EMAIL, ground.password, remote="192.0.2.1")
+    [tenant_id] = signed_in.actor.roles
+
+    async def slowly(self: Passwords, *words: Any, **more: Any) -> str:
+        hashed = await make_hash(self, *words, **more)
+        table = schema.memberships
+        demoted = update(table).where(table.c.user_id == signed_in.actor.id).values(role="viewer")
+        await ground.core.database.write(lambda connection: connection.execute(demoted) and None)
+        return hashed
+
+    monkeypatch.setattr(Passwords, "hash", slowly)
+    with pytest.raises(Forbidden):
+        await tenants.add_member(signed_in.actor, tenant_id, email="eve@example.com", name="", role=Role.ADMIN)
+    assert [one.email for one in await tenants.members(signed_in.actor, tenant_id)] == [EMAIL]
