@@ -23,6 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 import hub_server
 from hub_server.domain.foreign import ForeignError, digits
+from hub_server.domain.names import is_slug
 
 ENVIRONMENT_PREFIX = "DAALU_HUB_"
 # What Kubernetes puts into every pod where a Service is called daalu-hub.
@@ -53,7 +54,7 @@ class SettingsError(Exception):
 class Settings(BaseModel):
     """The settings. The description of each field is its line in the documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: Path = Field(
         Path("daalu-hub-data"), description="Folder of database, keys and certificate; made on first start."
@@ -152,7 +153,24 @@ class Settings(BaseModel):
     @classmethod
     def _check_endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for endpoint in value:
-            host_and_port(endpoint)
+            if not host_and_port(endpoint)[1]:
+                raise ValueError(f"{endpoint!r} has no port that can be sent to")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Each in the spelling that the socket has for it; a network would never match."""
+        try:
+            return tuple(str(ip_address(one)) for one in value)
+        except ValueError as problem:
+            raise ValueError(f"must be addresses, as 10.0.0.7,fd00::7: {problem}") from None
+
+    @field_validator("tenant")
+    @classmethod
+    def _check_tenant(cls, value: str) -> str:
+        if not is_slug(value):
+            raise ValueError("must be a slug: small letters, digits and hyphens")
         return value
 
     @field_validator("pool6")

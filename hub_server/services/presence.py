@@ -137,7 +137,9 @@ class Row:
 
 
 # What a wrong clock looks like from here: nothing, as long as the session lasts, and then handshakes that are refused.
-_OF_CLOCKS: Final = frozenset({None, Reason.HEARTBEAT_LOST, Reason.NO_UDP_SEEN, Reason.HANDSHAKE_REJECTED})
+_OF_CLOCKS: Final = frozenset(
+    {None, Reason.HEARTBEAT_LOST, Reason.NO_UDP_SEEN, Reason.HANDSHAKE_REJECTED, Reason.EDGE_SHUT_DOWN}
+)
 
 
 def reason_of_api(state: str | None, errno: str | None) -> Reason | None:
@@ -338,6 +340,7 @@ class Presence:
         before = row.status
         row.status = status.after_goodbye(row.status, at)
         if row.status is not before:
+            row.clock_skew = None  # of one that left; who comes back, or cannot, tells it anew
             row.detail = {"uninstalled": "uninstalled", "restarting": "restarting"}.get(reason, "")
             self._event(row, "edge.goodbye", at, Reason.EDGE_SHUT_DOWN, row.detail)
             self._changed(row)

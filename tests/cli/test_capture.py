@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import socket
 import struct
 import warnings
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property.strategies import PacketShape, packet_shapes
-from wgpy.cli.capture import enhanced_packet, interface_description, section_header
+from wgpy.cli.capture import _open_packets, enhanced_packet, interface_description, section_header
+from wgpy.errors import DeviceError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -38,3 +43,19 @@ def test_every_block_has_its_length_at_both_ends() -> None:
         assert len(block) == length
         assert block[-4:] == block[4:8]
         assert length % 4 == 0
+
+
+@pytest.mark.parametrize("name", ["nosuch0", "\udcff\udcfe", "x" * 200])
+def test_what_is_no_interface_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An ordinary socket, which needs no privilege, takes these names no more than a packet socket does.
+    class Packets(socket.socket):
+        def __init__(self, *_: object) -> None:
+            super().__init__(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+        def bind(self, address: Any) -> None:
+            address[0].encode()
+            raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(socket, "socket", Packets)
+    with pytest.raises(DeviceError, match="No such device"):
+        _open_packets(name)

@@ -95,6 +95,9 @@ def test_a_password_is_made_up_where_none_is_given(start: Spawn) -> None:
         (["--socks5", "0.0.0.0:0"], b"--user"),
         (["--http", "[::]:0"], b"--open"),
         (["--socks5", "192.0.2.77:0", "--open"], b"cannot listen on 192.0.2.77:0"),
+        (["-L", f"{'x' * 64}:0:h:1"], b"neither an address nor a name"),
+        (["-L", "\udcff\udcfe:0:h:1"], b"neither an address nor a name"),
+        (["--udp", "\udcff\udcfe:0:h:1"], b"neither an address nor a name"),
     ],
 )
 def test_wrong_usage(wgpy: Run, argv: list[str], words: bytes) -> None:

@@ -38,7 +38,7 @@ def test_caching_and_encoding_pass_both_ways() -> None:
 def test_what_connection_names_was_meant_for_the_last_hop_only(of: object) -> None:
     """RFC 9110 section 7.6.1: in any spelling and any of several fields."""
     fields = [
-        (b"connection", b"close, Content-Type"),
+        (b"connection", b"close,Content-Type , x"),
         (b"content-type", b"a/b"),
         (b"connection", b"cache-CONTROL"),
         (b"cache-control", b"no-cache"),
@@ -147,12 +147,14 @@ HERE = "/api/v1/namespaces/ours"
     [
         ("GET", "/api/v1/secrets", "Secrets of all namespaces"),
         ("GET", "/api/v1/watch/secrets/", "Secrets of all namespaces"),
+        ("GET", "/api/v1/secrets/key", "Secrets of all namespaces"),
         ("GET", f"{HERE}/secrets", "Secrets of the namespace ours"),
         ("HEAD", f"{HERE}/secrets/key?x=1", "Secrets of the namespace ours"),
         ("GET", "/api/v1/namespaces/%6furs/secr%65ts", "Secrets of the namespace ours"),
         ("GET", "/api/v1/watch/namespaces/ours/secrets/key", "Secrets of the namespace ours"),
         ("DELETE", f"{HERE}/secrets", "Secrets of the namespace ours"),
         ("PATCH", f"{HERE}/configmaps/config", "ConfigMap config"),
+        ("PUT", f"{HERE}/configmaps/config/status", "ConfigMap config"),
         ("DELETE", f"{HERE}/configmaps", "ConfigMap config"),
         ("POST", f"{HERE}/configmaps/", "ConfigMap config"),
         ("GET", f"{HERE}/configmaps/config", ""),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,17 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "damaged" / "hub.db").write_bytes(b"no database " * 999)
     (tmp_path / "damaged" / "hub.db").chmod(0o600)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Commands set logging up for the whole process; other tests read what they log from stdout."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -73,6 +86,10 @@ BAD = {
     "a port too high": (2, "listen", ["serve", "--listen", "127.0.0.1:99999"]),
     "no host of ours": (1, "listen: 192.0.2.1:0", ["serve", "--listen", "192.0.2.1:0"]),
     "no network": (2, "webhook_allow", [*SERVE, "--webhook-allow", "10.0.0.5/8"]),
+    "a network of proxies": (2, "must be addresses", [*SERVE, "--trusted-proxies", "127.0.0.1, 10.0.0.0/8"]),
+    "no slug": (2, "must be a slug", [*SERVE, "--tenant", "../x"]),
+    "without end": (2, "body_rate", [*SERVE, "--body-rate", "inf"]),
+    "port 0 for edges": (2, "no port that can be sent to", [*SERVE, "--wireguard-endpoints", "hub.example:0"]),
     "not a number": (2, "session_idle", [*SERVE, "--session-idle", "soon"]),
     "no e-mail": (2, "is not an e-mail address", ["create-admin", "nobody", "--data", "empty"]),
     "no folder": (1, "missing", ["verify-audit", "--data", "missing"]),

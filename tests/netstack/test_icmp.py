@@ -160,8 +160,12 @@ def test_a_packet_whose_rest_never_comes_is_answered(source: bytes, target: byte
         ((A, B), 3, 1, errno.EHOSTUNREACH),
         ((A, B), 3, 2, errno.ENOPROTOOPT),
         ((A, B), 3, 3, errno.ECONNREFUSED),
+        ((A, B), 3, 9, errno.ENETUNREACH),
+        ((A, B), 3, 10, errno.EHOSTUNREACH),
         ((A, B), 3, 13, errno.EHOSTUNREACH),
+        ((A, B), 3, 15, errno.EHOSTUNREACH),
         ((A, B), 11, 0, errno.EHOSTUNREACH),
+        ((A, B), 12, 0, errno.EPROTO),
         ((A6, B6), 1, 0, errno.ENETUNREACH),
         ((A6, B6), 1, 1, errno.EACCES),
         ((A6, B6), 1, 3, errno.EHOSTUNREACH),
@@ -185,6 +189,19 @@ def test_what_an_error_means_to_a_connected_socket(
     with pytest.raises(OSError, match="reported by ICMP") as told:
         client.receive()
     assert told.value.errno == number
+
+
+@pytest.mark.parametrize(("kind", "code"), [(3, 16), (3, 200), (11, 1), (4, 0), (5, 1)])
+def test_messages_that_are_no_errors_of_the_path_are_not_told(kind: int, code: int) -> None:
+    host = Host("a")
+    client = host.udp.open(remote=(ip.to_text(B), 7))
+    client.send(b"hello", 0.0)
+    [question] = host.emit()
+    answer = icmp.error(question, kind, code, source=ip.from_text("10.0.9.9"))
+    assert answer is not None
+    host.receive(answer)
+    assert not client.is_readable
+    assert host.drops[DropReason.ICMP_UNRELATED] == 1
 
 
 @given(st.integers(0, 255), st.integers(0, 20), st.integers(0, 2**32 - 1), st.binary(max_size=80), st.booleans())

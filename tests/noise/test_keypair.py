@@ -34,9 +34,17 @@ def test_b13_a_session_of_180_s_is_good_for_nothing() -> None:
 
 def test_only_the_initiator_replaces_a_session_for_its_age() -> None:
     """Whitepaper 6.2."""
-    assert not keypair().wants_successor(REKEY_AFTER_TIME - 0.001)
-    assert keypair().wants_successor(REKEY_AFTER_TIME)
+    assert not keypair(created_at=1000.0).wants_successor(1000 + REKEY_AFTER_TIME - 0.001)
+    assert keypair(created_at=1000.0).wants_successor(1000 + REKEY_AFTER_TIME)
     assert not keypair(is_initiator=False).wants_successor(REKEY_AFTER_TIME + 60)
+
+
+def test_a_new_keypair_has_seen_no_counter_and_asked_for_no_successor() -> None:
+    first, second = keypair(1), keypair(2)
+    assert not first.was_refreshed
+    assert not first.is_receive_only
+    assert first.window.accept(0)
+    assert second.window.accept(0), "each has a window of its own"
 
 
 def test_b16_above_2_to_60_either_end_wants_a_successor() -> None:

@@ -6,9 +6,12 @@ the exit code. What a command needs is imported when it runs, so that `wgpy pubk
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from wgpy import __version__
@@ -16,7 +19,7 @@ from wgpy.cli.parser import Parser, said
 from wgpy.errors import WgpyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["build_parser", "daemon_main", "main"]
 
@@ -79,9 +82,26 @@ def build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`wgpy COMMAND`: the exit code."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    with _interruptible():
+        parser = build_parser()
+        options = parser.parse_args(arguments)
     return _guarded(parser.prog, lambda: options.run(options))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process as it ends any other: inside an import it would be a traceback, or get lost."""
+    is_ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if is_ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _guarded(program: str, command: Callable[[], int]) -> int:
@@ -99,5 +119,10 @@ def _guarded(program: str, command: Callable[[], int]) -> int:
         print(f"{program}: {said(problem)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        # Ctrl-C in the middle of several tasks: trio brings it with what else they were doing.
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
         return 130
     return code

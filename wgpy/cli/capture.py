@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -102,9 +103,10 @@ def _open_packets(name: str) -> socket.socket:
     try:
         packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         packets.bind((name, _ALL_PROTOCOLS))
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:
         packets.close()
-        raise DeviceError(problem.errno, f"{name}: {problem.strerror}; `wgpy show` lists the interfaces") from None
+        number = problem.errno if isinstance(problem, OSError) and problem.errno else errno.ENODEV
+        raise DeviceError(number, f"{name}: {os.strerror(number)}; `wgpy show` lists the interfaces") from None
     return packets
 
 

@@ -41,14 +41,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EchoSocket", "Icmp", "TokenBucket"]
 
-# What each code of "destination unreachable" means (RFC 1122 3.2.2.1, RFC 1812 5.2.7.1, RFC 4443 3.1).
+# What each code of "destination unreachable" means (RFC 1122 3.2.2.1, RFC 1812 5.2.7.1, RFC 4443 3.1); the others that
+# there are say that the host is unreachable.
 _UNREACHABLE_V4: Final = {
     0: IcmpError.NET_UNREACHABLE,
     2: IcmpError.PROTOCOL_UNREACHABLE,
     3: IcmpError.PORT_UNREACHABLE,
     4: IcmpError.TOO_BIG,
     6: IcmpError.NET_UNREACHABLE,
-    9: IcmpError.PROHIBITED,
+    9: IcmpError.NET_UNREACHABLE,
     10: IcmpError.PROHIBITED,
     11: IcmpError.NET_UNREACHABLE,
     13: IcmpError.PROHIBITED,
@@ -63,6 +64,8 @@ _UNREACHABLE_V6: Final = {
 # Types of errors that carry a quoted packet, beside "destination unreachable".
 _TOO_BIG_V6: Final = 2
 _UNKNOWN_NEXT_HEADER: Final = 1
+_LAST_CODE_V4: Final = 15
+_REASSEMBLY_V4: Final = 1
 _MAX_ECHO: Final = {4: 65507, 6: 65527}
 
 
@@ -377,17 +380,20 @@ def _read_error(version: int, message: IcmpMessage) -> tuple[IcmpError, int] | N
     numbers = icmp.types(version)
     if message.kind == numbers.unreachable:
         if version == 4:
+            if message.code > _LAST_CODE_V4:
+                return None
             kind = _UNREACHABLE_V4.get(message.code, IcmpError.HOST_UNREACHABLE)
             return kind, message.rest & 0xFFFF if kind is IcmpError.TOO_BIG else 0
         return _UNREACHABLE_V6.get(message.code, IcmpError.HOST_UNREACHABLE), 0
     if version == 6 and message.kind == _TOO_BIG_V6:
         return IcmpError.TOO_BIG, message.rest
     if message.kind == numbers.time_exceeded:
-        return IcmpError.HOST_UNREACHABLE, 0
+        # That a fragment was lost on the way says nothing about whether the host can be reached (L).
+        return None if version == 4 and message.code == _REASSEMBLY_V4 else (IcmpError.HOST_UNREACHABLE, 0)
     if message.kind == numbers.parameter_problem:
         # RFC 4443 3.4: code 1 is the other family's "protocol unreachable".
         is_protocol = version == 6 and message.code == _UNKNOWN_NEXT_HEADER
-        return (IcmpError.PROTOCOL_UNREACHABLE if is_protocol else IcmpError.HOST_UNREACHABLE), 0
+        return (IcmpError.PROTOCOL_UNREACHABLE if is_protocol else IcmpError.PARAMETER_PROBLEM), 0
     return None
 
 

@@ -90,6 +90,7 @@ class IcmpError(enum.Enum):
     PROTOCOL_UNREACHABLE = errno.ENOPROTOOPT
     PORT_UNREACHABLE = errno.ECONNREFUSED
     PROHIBITED = errno.EACCES
+    PARAMETER_PROBLEM = errno.EPROTO
     TOO_BIG = errno.EMSGSIZE
 
 

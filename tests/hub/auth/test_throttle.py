@@ -70,3 +70,11 @@ def test_a_failure_is_remembered_for_twice_the_longest_wait() -> None:
     assert failures.wait_for("a", 24.0) == 0
     failures.failed("a", 40.1)
     assert failures.wait_for("a", 40.1) == 2.0, "the first one again"
+
+
+def test_failures_in_a_row_count_at_any_time_of_the_clock_and_a_stranger_may_succeed() -> None:
+    failures = Failures(free=1, longest=10)
+    failures.succeeded("nobody")
+    failures.failed("a", 1000.0)
+    failures.failed("a", 1001.0)
+    assert failures.wait_for("a", 1001.0) == 4.0

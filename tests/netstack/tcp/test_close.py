@@ -1,5 +1,7 @@
 """Closing (suite A 9 to 13): exact segments on a virtual clock."""
 
+import errno
+
 import pytest
 
 from wgpy.errors import DropReason
@@ -253,6 +255,36 @@ def test_octets_after_close_are_answered_with_a_reset():
     script.inject("PA", seq=1, ack=2, payload=b"who reads this?")
     script.expect("RA", seq=2)
     assert connection.state is State.CLOSED
+
+
+@pytest.mark.parametrize("we_closed", [False, True])
+def test_a_reset_after_the_peers_end_takes_nothing_from_the_reader(we_closed):
+    """As Linux: what came and the end are still read; only writing fails, with EPIPE."""
+    script = Script()
+    connection = script.open()
+    if we_closed:
+        connection.shutdown_write(script.now)
+        script.expect("FPA", seq=1)
+    script.inject("FPA", seq=1, ack=1, payload=b"whole")
+    script.expect("A", ack=7)
+    script.inject("R", seq=7)
+    assert connection.state is State.CLOSED
+    assert connection.read(10, script.now) == b"whole"
+    assert connection.at_eof
+    assert connection.read(10, script.now) == b""
+    with pytest.raises(OSError, match=r".") as told:
+        connection.write(b"x", script.now)
+    assert told.value.errno == (errno.ECONNRESET if we_closed else errno.EPIPE)
+
+
+def test_a_reset_before_the_peers_end_is_an_error():
+    script = Script()
+    connection = script.open()
+    script.inject("PA", seq=1, ack=1, payload=b"half")
+    script.inject("R", seq=5)
+    assert connection.read(10, script.now) == b"half"
+    with pytest.raises(ConnectionResetError):
+        connection.read(10, script.now)
 
 
 def test_abort_resets_and_forgets():

@@ -183,6 +183,16 @@ def test_a_divided_acknowledgement_brings_no_more_than_its_octets():
     assert connection.info().cwnd <= 12 * MSS
 
 
+def test_an_acknowledgement_of_octets_before_the_first_is_refused():
+    """RFC 5961 section 5 takes a window's worth of older ones, of which a new connection has none."""
+    script = Script()
+    connection = script.open()
+    script.inject("PA", seq=1, ack=0, payload=b"forged")
+    script.expect("A", seq=1, ack=1)
+    assert not connection.is_readable
+    assert script.stack.drops[DropReason.TCP_BLIND] == 1
+
+
 def test_an_optimistic_acknowledgement_is_refused():
     """For what was not sent yet."""
     script = Script()

@@ -242,6 +242,17 @@ def test_a_hard_icmp_error_does_not_end_an_established_connection():
     assert connection.info().soft_error == errno.ECONNREFUSED
 
 
+@pytest.mark.parametrize("flags", ["SF", "F", "P", "FPU", ""])
+def test_a_listener_is_silent_where_nothing_opens_and_nothing_is_acknowledged(flags):
+    """RFC 9293 3.10.7.2, and as Linux; a port without a listener answers with a reset."""
+    script = Script()
+    listener = script.listen()
+    script.inject(flags, seq=5)
+    script.expect_nothing()
+    assert listener.accept() is None
+    assert script.stack.statistics().connections == 0
+
+
 def test_a_full_accept_queue_drops_syns_without_a_word():
     """N7."""
     script = Script()

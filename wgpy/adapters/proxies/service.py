@@ -5,6 +5,7 @@ open every door -> READY=1 -> serve -> stop is asked for -> no new clients, the 
 
 from __future__ import annotations
 
+import errno
 import functools
 import socket
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from wgpy import foreign
 from wgpy.adapters.proxies import http, socks5
 from wgpy.adapters.proxies.forwards import forward_datagrams, forward_from_tunnel, forward_into_tunnel
 from wgpy.adapters.proxies.gate import DATAGRAM_BUFFER, Gate, Limits
@@ -151,8 +153,8 @@ def _shown(address: Sequence[Any]) -> str:
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
     try:
         return await trio.open_tcp_listeners(port, host=host)
-    except OSError as problem:
-        raise DeviceError(problem.errno, f"cannot listen on {_shown((host, port))}: {problem.strerror}") from None
+    except (OSError, UnicodeError) as problem:
+        raise _cannot_listen(host, port, problem) from None
 
 
 async def _open_datagrams(host: str, port: int) -> trio.socket.SocketType:
@@ -161,7 +163,17 @@ async def _open_datagrams(host: str, port: int) -> trio.socket.SocketType:
     outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAM_BUFFER)
     try:
         await outside.bind((host, port))
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:
         outside.close()
-        raise DeviceError(problem.errno, f"cannot listen on {_shown((host, port))}: {problem.strerror}") from None
+        raise _cannot_listen(host, port, problem) from None
     return outside
+
+
+def _cannot_listen(host: str, port: int, problem: OSError | UnicodeError) -> DeviceError:
+    # What cannot be a name at all is a UnicodeError, before anybody looks for its address.
+    number, said = (
+        (problem.errno, problem.strerror)
+        if isinstance(problem, OSError)
+        else (errno.EADDRNOTAVAIL, "neither an address nor a name")
+    )
+    return DeviceError(number, f"cannot listen on {_shown((foreign.quoted(host)[1:-1], port))}: {said}")

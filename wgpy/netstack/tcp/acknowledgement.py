@@ -33,7 +33,8 @@ def acknowledge(
     """Take the acknowledgement of an acceptable segment; says why, where the segment is to be dropped."""
     sender = conn.sender
     ack = unwrapped(segment.acknowledgement, sender.una)
-    if ack > sender.nxt or ack < sender.una - max(sender.max_window, 0xFFFF):
+    # RFC 5961 section 5 takes what is older by a window at most. Octets that were never sent are no older ones (L).
+    if ack > sender.nxt or ack <= sender.iss or ack < sender.una - max(sender.max_window, 0xFFFF):
         conn.challenge(now)
         return DropReason.TCP_BLIND
     was_writable = conn.is_writable

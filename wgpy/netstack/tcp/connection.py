@@ -262,7 +262,7 @@ class TcpConnection:
         """Take octets that arrived in order; b"" when there are none, and for good when `at_eof`.
 
         Raises:
-            OSError: the connection failed, and everything before was read.
+            OSError: the connection failed before the peer's end came, and everything before was read.
         """
         receiver = self.receiver
         octets = receiver.read(max_bytes)
@@ -272,7 +272,7 @@ class TcpConnection:
                 if receiver.window_is_worth_telling():
                     receiver.ack_now = max(receiver.ack_now, 1)
                     self.host.schedule(self)
-        elif self.error is not None:
+        elif self.error is not None and not self.at_eof:
             raise self.error
         return octets
 

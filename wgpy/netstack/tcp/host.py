@@ -314,6 +314,10 @@ class TcpHost:
                 return
         elif segment.flags & (tcp.SYN | tcp.ACK | tcp.RST) == tcp.ACK and self._open_by_cookie(arrival, local, now):
             return
+        elif not segment.flags & tcp.ACK and self._listener_at(local, segment.destination_port) is not None:
+            # RFC 9293 3.10.7.2: a listener has no answer to what neither opens nor acknowledges, SYN with FIN included.
+            self._world.count_drop(DropReason.TCP_NO_CONNECTION)
+            return
         self._world.count_drop(DropReason.TCP_NO_CONNECTION)
         if is_ours or self._fallback is not None:
             self.reset_stranger(arrival, now)
@@ -330,10 +334,13 @@ class TcpHost:
                 self.time_wait.renew(key, now)
         self._world.count_drop(DropReason.TCP_NO_CONNECTION)
 
+    def _listener_at(self, local: bytes, port: int) -> TcpListener | None:
+        return self._listeners.get((local, port)) or self._listeners.get((None, port))
+
     def _listener_for(self, local: bytes, arrival: Arrival, *, is_ours: bool) -> TcpListener | Fallback:
         port = arrival.segment.destination_port
         if is_ours:
-            listener = self._listeners.get((local, port)) or self._listeners.get((None, port))
+            listener = self._listener_at(local, port)
             if listener is not None:
                 return listener
         if self._fallback is None or self._fallback_listener is None:
@@ -397,7 +404,7 @@ class TcpHost:
             return False
         segment, key = arrival.segment, arrival.key
         port = segment.destination_port
-        listener = self._listeners.get((local, port)) or self._listeners.get((None, port))
+        listener = self._listener_at(local, port)
         restored = syncookies.restore(self._secret, key, segment, now)
         if listener is None or restored is None:
             return False

@@ -167,7 +167,9 @@ def _reset(conn: TcpConnection, sequence: int, now: float) -> DropReason | None:
     if conn.state is State.SYN_RECEIVED and conn.is_active:
         conn.fail(OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)), now)
     else:
-        conn.fail(OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)), now)
+        # Whoever closed did so for both directions: nothing that was to be read is lost (L).
+        number = errno.EPIPE if conn.state is State.CLOSE_WAIT else errno.ECONNRESET
+        conn.fail(OSError(number, os.strerror(number)), now)
     return None
 
 
