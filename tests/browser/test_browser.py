@@ -117,7 +117,7 @@ def test_a_kubeconfig_is_downloaded_and_revoked(site: Site, visit: Open) -> None
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     assert re.fullmatch(r"default-demo-localhost-\d+\.kubeconfig", download.value.suggested_filename)
-    expect(page.get_by_role("status").first).to_contain_text("The kubeconfig was downloaded")
+    expect(page.locator("main").get_by_role("status").first).to_contain_text("The kubeconfig was downloaded")
     expect(page.locator("#password")).to_have_value("")
     page.get_by_role("button", name="Revoke").first.click()
     expect(page.locator("table")).to_contain_text("revoked")

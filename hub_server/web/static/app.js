@@ -198,7 +198,7 @@
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
       form.reset();
-      await htmx.ajax("GET", form.dataset.download, { target: "#main", swap: "innerHTML" });
+      location.assign(form.dataset.download);
     } catch {
       fail(UNKNOWN);
     } finally {
