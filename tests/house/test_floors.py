@@ -86,7 +86,7 @@ def test_every_folder_of_tests_mirrors_a_package_or_says_what_it_is() -> None:
 
 def test_every_test_file_of_a_mirror_belongs_to_a_module() -> None:
     """Or to what a package is as a whole."""
-    whole = {"test_batches", "test_icmp_messages", "test_ip_headers", *OF_SUITES}
+    whole = {"test_batches", "test_icmp_messages", "test_interrupt", "test_ip_headers", *OF_SUITES}
     for package in folders(ROOT / "tests") - set(OF_THEIR_OWN):
         modules = {path.stem for path in (ROOT / "wgpy" / package).rglob("*")}
         tests = {path.stem for path in (ROOT / "tests" / package).glob("test_*.py")}

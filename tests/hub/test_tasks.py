@@ -94,7 +94,7 @@ async def open_page(whole: Whole) -> trio.SSLStream[trio.SocketStream]:
     stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=context, https_compatible=True)
     cookie = f"__Host-daalu={whole.cookie}"
     await stream.send_all(f"GET /t/default/clusters/live HTTP/1.1\r\nHost: hub\r\nCookie: {cookie}\r\n\r\n".encode())
-    assert await until_heard(stream, b"\r\n:\n\n")
+    assert await until_heard(stream, b"event: beat\n")
     return stream
 
 
