@@ -348,6 +348,57 @@ async def test_ready_and_metrics(observed: tuple[Observer, wgpy.Device, trio.Eve
         service.stop.set()
 
 
+@pytest.mark.parametrize(
+    ("ours", "allowed", "host"),
+    [
+        ("10.0.0.1/24", "10.0.0.0/24", "10.0.0.2"),
+        ("10.0.0.2/24", "10.0.0.0/24", "10.0.0.1"),
+        ("10.0.0.1/24 10.0.0.2/24 10.0.0.3/24", "10.0.0.0/24", "10.0.0.4"),
+        ("10.0.0.0/31", "10.0.0.0/31", "10.0.0.1"),
+        ("10.0.0.1/31", "10.0.0.0/31", "10.0.0.0"),
+        ("fd00::1/64", "10.0.0.0/24 fd00::/64", "fd00::2"),
+        ("10.0.0.1/32", "10.0.0.1/32 10.9.0.0/16", "10.9.0.1"),
+    ],
+)
+async def test_a_quiet_peer_is_asked_at_an_address_that_is_not_ours(ours: str, allowed: str, host: str) -> None:
+    """Our own would be answered here, and no handshake would come of it."""
+    there = wgpy.PeerConfig(
+        wgpy.PrivateKey.generate().public_key,
+        allowed_ips=allowed.split(),
+        endpoint=wgpy.Endpoint("127.0.0.1", 9),
+    )
+    config = wgpy.InterfaceConfig(wgpy.PrivateKey.generate(), addresses=ours.split(), peers=[there])
+    async with wgpy.open_tunnel(config) as tunnel, trio.open_nursery() as nursery:
+        asked: list[str] = []
+
+        class Net(LoopbackNet):
+            async def ping(self, host: str, *, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109
+                asked.append(host)
+                return await tunnel.net.ping(host, size=size, timeout=timeout)
+
+        await nursery.start(Observer(config, tunnel.device, Net(), Gate()).run)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert asked == [host]
+        assert tunnel.device.statistics().peers[there.public_key].tx_bytes, "an initiation has left"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_has_only_our_own_address_is_not_asked() -> None:
+    there = wgpy.PeerConfig(
+        wgpy.PrivateKey.generate().public_key, allowed_ips=["10.0.0.1/32"], endpoint=wgpy.Endpoint("127.0.0.1", 9)
+    )
+    config = wgpy.InterfaceConfig(wgpy.PrivateKey.generate(), addresses=["10.0.0.1/24"], peers=[there])
+    async with wgpy.open_tunnel(config) as tunnel, trio.open_nursery() as nursery:
+
+        class Net(LoopbackNet):
+            async def ping(self, host: str, *, size: int = 56, timeout: float = 1.0) -> float:  # noqa: ASYNC109
+                raise AssertionError(host)
+
+        await nursery.start(Observer(config, tunnel.device, Net(), Gate()).run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_handshake_that_was_over_before_anybody_looked_counts(
     observed: tuple[Observer, wgpy.Device, trio.Event],
 ) -> None:

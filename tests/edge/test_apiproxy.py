@@ -178,12 +178,21 @@ async def test_a_redirect_is_called_a_redirect(tmp_path: pathlib.Path) -> None:
 
 
 async def test_a_refused_head_has_no_body(tmp_path: pathlib.Path) -> None:
+    """Nothing behind the head, and a proper end: a request that failed in the edge ends with a reset."""
     with trio.fail_after(PATIENCE):
         async with open_joined(tmp_path) as joined:
+            before = failures.get("request of the hub", 0)
             reply = await joined.ask("/api/v1/secrets", method="HEAD")
             assert (reply.status, reply.body) == (403, b"")
             assert int(reply.headers["content-length"]) > 0
-            assert failures.get("request of the hub", 0) == 0
+            async with await joined.connect() as stream:
+                await stream.send_all(b"HEAD /api/v1/secrets HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while data := await stream.receive_some():
+                    answer += data
+            assert answer.startswith(b"HTTP/1.1 403 ")
+            assert answer.partition(b"\r\n\r\n")[1:] == (b"\r\n\r\n", b"")
+            assert failures.get("request of the hub", 0) == before
 
 
 async def test_a_name_in_any_letters_reaches_the_api_server(tmp_path: pathlib.Path) -> None:

@@ -64,6 +64,21 @@ async def watch_systemd() -> None:
         await trio.sleep(microseconds / 2e6)
 
 
+def _some_host(peer: PeerConfig, config: InterfaceConfig) -> str | None:
+    """An address that the peer is asked at; never one of ours, which we would answer ourselves."""
+    ours = {ipaddress.ip_interface(str(address)).ip for address in config.addresses}
+    versions = {address.version for address in ours}
+    prefixes = [ipaddress.ip_network(str(prefix)) for prefix in peer.allowed_ips]
+    for prefix in sorted(prefixes, key=lambda prefix: prefix.version not in versions):
+        # The first address of a network is nobody's, unless it has no more than two.
+        first = 1 if prefix.num_addresses > 2 else 0
+        # One more than are ours: one of them is not.
+        for number in range(first, min(prefix.num_addresses, first + len(ours) + 1)):
+            if prefix[number] not in ours:
+                return str(prefix[number])
+    return None
+
+
 class Observer:
     """Knows how the tunnel is, and says so over HTTP.
 
@@ -111,18 +126,18 @@ class Observer:
         assert self._nursery is not None
         for peer in self._config.peers:
             quiet_for = trio.current_time() - self._heard_at.get(peer.public_key, -math.inf)
-            is_worth_it = peer.endpoint and peer.allowed_ips and quiet_for >= REJECT_AFTER_TIME
-            if is_worth_it and peer.public_key not in self._asking:
-                self._nursery.start_soon(self._ask, peer)
+            if not peer.endpoint or quiet_for < REJECT_AFTER_TIME or peer.public_key in self._asking:
+                continue
+            some_host = _some_host(peer, self._config)
+            if some_host is not None:
+                self._nursery.start_soon(self._ask, peer, some_host)
 
-    async def _ask(self, peer: PeerConfig) -> None:
-        prefix = ipaddress.ip_network(str(peer.allowed_ips[0]))
-        some_host = prefix[0] if prefix.num_addresses == 1 else prefix[1]
+    async def _ask(self, peer: PeerConfig, some_host: str) -> None:
         self._asking.add(peer.public_key)
         try:
             # Whether there is such a host does not matter: the handshake comes first.
             with contextlib.suppress(*DIAL_ERRORS):
-                await self._net.ping(str(some_host), timeout=_ECHO_TIMEOUT)
+                await self._net.ping(some_host, timeout=_ECHO_TIMEOUT)
                 self._heard_at[peer.public_key] = trio.current_time()
         finally:
             self._asking.discard(peer.public_key)
