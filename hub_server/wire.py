@@ -118,9 +118,9 @@ class Wire:
         self._newcomers: dict[str, PeerRecord] = {}  # keys that wait for their first use
         self._waiting: dict[wgpy.PublicKey, str] = {}
         self._by_address: dict[tuple[str, str], str] = {}
-        # When each stream was opened, and why those that were cut were cut.
         # Keys that may shake hands for a while, and nothing more: of those who ask whether UDP reaches us.
         self._probes: set[wgpy.PublicKey] = set()
+        # When each stream was opened, and why those that were cut were cut.
         self._streams: dict[str, weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, float]] = {}
         self._reasons: weakref.WeakKeyDictionary[trio.abc.HalfCloseableStream, str] = weakref.WeakKeyDictionary()
         self._shaken_at: dict[str, float] = {}
